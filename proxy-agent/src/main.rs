@@ -1,0 +1,2 @@
+//! proxy-agent
+fn main() {}
