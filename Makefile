@@ -1,0 +1,67 @@
+# Every habit of the repository is a target here, and `make ci` is all that CI runs.
+
+CARGO ?= cargo
+# An image tool: buildah, podman and docker take the same arguments for what is asked of them.
+IMAGE_TOOL ?= $(firstword $(notdir $(wildcard /usr/bin/buildah /usr/bin/podman /usr/bin/docker /usr/local/bin/docker)))
+# What the images are called, and their tag.
+IMAGE_PREFIX ?= localhost/towline
+IMAGE_TAG ?= dev
+# Inputs that `make fuzz` gives to each target.
+FUZZ_RUNS ?= 20000
+
+PROGRAMS := proxy-server proxy-agent agent-tcp
+
+# The steps share one target directory and two of them open thousands of sockets.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt fmt-check doc deny fuzz interop bench bench-smoke image image-test ci
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+demo: ## build, fetch a page through server and agent, stop everything
+	@demo/run
+
+test: ## run every test that needs nothing but Rust and a C compiler
+	$(CARGO) test --workspace --locked
+
+lint: ## clippy on everything, and a syntax check of the scripts; warnings are errors
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@.ci/lint-scripts
+
+fmt: ## format the sources
+	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
+
+fmt-check: ## fail when `make fmt` would change something
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+
+doc: ## build the documentation, private items included; dead links are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+deny: ## check dependencies: bans, licenses, sources, advisories (needs cargo-deny)
+	@.ci/deny
+
+fuzz: ## build every fuzz target and give each FUZZ_RUNS inputs (needs nightly)
+	@.ci/fuzz $(FUZZ_RUNS)
+
+interop: ## the Go reference and kube-apiserver's dialer against ours (needs Go)
+	@.ci/interop
+
+bench: ## compare with a direct connection and the Go reference (minutes)
+	$(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
+	target/release/towline-bench $(BENCH_ARGS)
+
+bench-smoke: ## the same with small figures, to see that it runs: not a measurement
+	$(CARGO) build --profile quick --locked $(PROGRAMS:%=-p %) -p towline-bench
+	target/quick/towline-bench --smoke $(BENCH_ARGS)
+
+image: ## build the three images for this machine (needs buildah, podman or docker)
+	@.ci/image "$(IMAGE_TOOL)" "$(IMAGE_PREFIX)" "$(IMAGE_TAG)"
+
+image-test: ## build the images on a locally made base and run them (needs buildah)
+	@.ci/image-test
+
+ci: fmt-check deny lint doc test interop image-test fuzz ## everything that CI checks, cheap first
+	@echo "ci: all steps done"
