@@ -1,0 +1,155 @@
+//! What to put into a certificate: names, use and dates.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType,
+};
+
+/// How far validity reaches back, for machines whose clocks are behind.
+const BACKDATED: Duration = Duration::from_hours(1);
+
+/// From when to when a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    first: SystemTime,
+    last: SystemTime,
+}
+
+/// A certificate to ask a [`DevCa`] for.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    common_name: Option<String>,
+    names: Vec<Name>,
+    usage: ExtendedKeyUsagePurpose,
+    validity: Validity,
+}
+
+#[derive(Clone, Debug)]
+enum Name {
+    Uri(String),
+    Dns(String),
+    Ip(IpAddr),
+}
+
+// === impl Validity ===
+
+impl Validity {
+    /// From one hour ago until this many days from now.
+    #[must_use]
+    pub fn days(days: u16) -> Self {
+        let now = SystemTime::now();
+        Self {
+            first: now - BACKDATED,
+            last: now + Duration::from_hours(24) * u32::from(days),
+        }
+    }
+
+    /// Ended one hour ago, after a day.
+    #[must_use]
+    pub fn expired() -> Self {
+        let last = SystemTime::now() - BACKDATED;
+        Self {
+            first: last - Duration::from_hours(24),
+            last,
+        }
+    }
+
+    /// Starts in one hour, for a day.
+    #[must_use]
+    pub fn not_yet() -> Self {
+        let first = SystemTime::now() + BACKDATED;
+        Self {
+            first,
+            last: first + Duration::from_hours(24),
+        }
+    }
+
+    /// What every certificate starts from: these dates and no name.
+    pub(super) fn params(self) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.not_before = self.first.into();
+        params.not_after = self.last.into();
+        params
+    }
+}
+
+// === impl Profile ===
+
+impl Profile {
+    /// A server's certificate for these DNS names and IP addresses, valid for a day.
+    #[must_use]
+    pub fn server(names: &[&str]) -> Self {
+        let names = names.iter().map(|name| match name.parse() {
+            Ok(ip) => Name::Ip(ip),
+            Err(_) => Name::Dns((*name).to_owned()),
+        });
+        Self {
+            common_name: None,
+            names: names.collect(),
+            usage: ExtendedKeyUsagePurpose::ServerAuth,
+            validity: Validity::days(1),
+        }
+    }
+
+    /// A certificate for an agent or a client, without any name yet, valid for a day.
+    #[must_use]
+    pub fn client() -> Self {
+        Self {
+            common_name: None,
+            names: Vec::new(),
+            usage: ExtendedKeyUsagePurpose::ClientAuth,
+            validity: Validity::days(1),
+        }
+    }
+
+    /// Adds a URI to the subject alternative name.
+    #[must_use]
+    pub fn uri(mut self, uri: &str) -> Self {
+        self.names.push(Name::Uri(uri.to_owned()));
+        self
+    }
+
+    /// Adds a DNS name to the subject alternative name.
+    #[must_use]
+    pub fn dns(mut self, name: &str) -> Self {
+        self.names.push(Name::Dns(name.to_owned()));
+        self
+    }
+
+    /// Sets the subject's common name.
+    #[must_use]
+    pub fn common_name(mut self, name: &str) -> Self {
+        self.common_name = Some(name.to_owned());
+        self
+    }
+
+    /// Sets when the certificate is valid.
+    #[must_use]
+    pub const fn valid(mut self, validity: Validity) -> Self {
+        self.validity = validity;
+        self
+    }
+
+    pub(super) fn params(&self) -> Result<CertificateParams, rcgen::Error> {
+        let mut params = self.validity.params();
+        if let Some(name) = &self.common_name {
+            params
+                .distinguished_name
+                .push(DnType::CommonName, name.as_str());
+        }
+        for name in &self.names {
+            params.subject_alt_names.push(match name {
+                Name::Uri(uri) => SanType::URI(uri.as_str().try_into()?),
+                Name::Dns(name) => SanType::DnsName(name.as_str().try_into()?),
+                Name::Ip(ip) => SanType::IpAddress(*ip),
+            });
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![self.usage.clone()];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params)
+    }
+}
