@@ -1,1 +1,3 @@
 //! tunnel
+
+pub mod target;
