@@ -1,3 +1,4 @@
 //! tunnel
 
 pub mod target;
+pub mod refusal;

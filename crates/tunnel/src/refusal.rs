@@ -1,0 +1,463 @@
+//! Every way to say no, and what each looks like in HTTP: one table, for both ends.
+//!
+//! A [`Reason`] is a closed set that travels as a Proxy-Status error (RFC 9209); the text beside
+//! it is for people. Matches on it have no wildcard, so a new reason compiles only when answered.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Longest text in the status line, in bytes.
+pub const MAX_DETAILS: usize = 200;
+
+/// Seconds after which a client may try again when no agent is connected: agents redial sooner.
+const RETRY_AFTER_SECS: u32 = 1;
+
+/// Why there is no tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The request is not a CONNECT.
+    Method,
+    /// The head cannot be read, or what it asks for is no `host:port`.
+    BadRequest,
+    /// The head is longer than we read.
+    HeadTooLarge,
+    /// The head was not complete in time.
+    HeadTimeout,
+    /// The client may not use this proxy, or not for this target.
+    Forbidden,
+    /// The client has not said who it is.
+    Unauthenticated,
+    /// No session can serve the request.
+    NoAgent,
+    /// The agent's policy says no.
+    Denied,
+    /// The name does not resolve.
+    Dns,
+    /// The target refused or reset the connection.
+    Refused,
+    /// No route leads to the target.
+    Unreachable,
+    /// The target did not answer in time.
+    DialTimeout,
+    /// The agent did not answer in time.
+    AgentTimeout,
+    /// The session ended before the agent answered.
+    AgentLost,
+    /// A limit on streams, tunnels or memory is reached.
+    Overload,
+    /// The request came back to the server that sent it.
+    Loop,
+    /// Our own fault.
+    Internal,
+}
+
+/// A no with its reason, and a text for whoever reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub struct Refusal {
+    /// What the machine decides on.
+    pub reason: Reason,
+    /// What the user reads, such as `dial 10.0.0.7:10250: connection refused`; may be empty.
+    pub details: String,
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// Every reason; of those with the same Proxy-Status error, the most general comes first.
+    pub const ALL: [Self; 17] = [
+        Self::Method,
+        Self::BadRequest,
+        Self::HeadTooLarge,
+        Self::HeadTimeout,
+        Self::Forbidden,
+        Self::Unauthenticated,
+        Self::NoAgent,
+        Self::Denied,
+        Self::Dns,
+        Self::Refused,
+        Self::Unreachable,
+        Self::DialTimeout,
+        Self::AgentTimeout,
+        Self::AgentLost,
+        Self::Overload,
+        Self::Loop,
+        Self::Internal,
+    ];
+
+    /// The HTTP status that answers a CONNECT.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Method => 405,
+            Self::BadRequest => 400,
+            Self::HeadTooLarge => 431,
+            Self::HeadTimeout => 408,
+            Self::Forbidden | Self::Denied => 403,
+            Self::Unauthenticated => 407,
+            Self::NoAgent | Self::Overload => 503,
+            Self::Dns | Self::Refused | Self::Unreachable | Self::AgentLost => 502,
+            Self::DialTimeout | Self::AgentTimeout => 504,
+            Self::Loop => 508,
+            Self::Internal => 500,
+        }
+    }
+
+    /// What to say when there are no details: one line without a full stop.
+    #[must_use]
+    pub const fn phrase(self) -> &'static str {
+        match self {
+            Self::Method => "only CONNECT is served here",
+            Self::BadRequest => "request cannot be read",
+            Self::HeadTooLarge => "request head is too large",
+            Self::HeadTimeout => "request head was not complete in time",
+            Self::Forbidden => "client is not allowed to reach this target",
+            Self::Unauthenticated => "client is not authenticated",
+            Self::NoAgent => "no agent is connected that serves this target",
+            Self::Denied => "policy of the agent denies this target",
+            Self::Dns => "name of the target does not resolve",
+            Self::Refused => "target refused the connection",
+            Self::Unreachable => "target is unreachable",
+            Self::DialTimeout => "target did not accept the connection in time",
+            Self::AgentTimeout => "agent did not answer in time",
+            Self::AgentLost => "session ended before the agent answered",
+            Self::Overload => "too many tunnels",
+            Self::Loop => "request came back to its own proxy",
+            Self::Internal => "proxy failed internally",
+        }
+    }
+
+    /// The Proxy-Status error that carries this reason between the two ends (RFC 9209 §2.3).
+    #[must_use]
+    pub const fn proxy_error(self) -> Option<&'static str> {
+        match self {
+            Self::Method | Self::HeadTimeout => None,
+            Self::BadRequest | Self::HeadTooLarge => Some("http_request_error"),
+            Self::Forbidden | Self::Unauthenticated => Some("http_request_denied"),
+            Self::NoAgent => Some("destination_unavailable"),
+            Self::Denied => Some("destination_ip_prohibited"),
+            Self::Dns => Some("dns_error"),
+            Self::Refused => Some("connection_refused"),
+            Self::Unreachable => Some("destination_ip_unroutable"),
+            Self::DialTimeout => Some("connection_timeout"),
+            Self::AgentTimeout => Some("http_response_timeout"),
+            Self::AgentLost => Some("connection_terminated"),
+            Self::Overload => Some("connection_limit_reached"),
+            Self::Loop => Some("proxy_loop_detected"),
+            Self::Internal => Some("proxy_internal_error"),
+        }
+    }
+
+    /// The first reason of [`Reason::ALL`] that a Proxy-Status error stands for.
+    #[must_use]
+    pub fn from_proxy_error(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|reason| reason.proxy_error() == Some(name))
+    }
+
+    /// The value of the metric label `reason`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::BadRequest => "bad_request",
+            Self::HeadTooLarge => "head_too_large",
+            Self::HeadTimeout => "head_timeout",
+            Self::Forbidden => "forbidden",
+            Self::Unauthenticated => "unauthenticated",
+            Self::NoAgent => "no_agent",
+            Self::Denied => "denied",
+            Self::Dns => "dns",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::DialTimeout => "dial_timeout",
+            Self::AgentTimeout => "agent_timeout",
+            Self::AgentLost => "agent_lost",
+            Self::Overload => "overload",
+            Self::Loop => "loop",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the server may try another session when an agent's side said this: only where the
+    /// agent has not touched the target. (Overload counted by the server itself stays a no.)
+    #[must_use]
+    pub const fn retryable(self) -> bool {
+        match self {
+            Self::AgentTimeout | Self::AgentLost | Self::Overload => true,
+            Self::Method
+            | Self::BadRequest
+            | Self::HeadTooLarge
+            | Self::HeadTimeout
+            | Self::Forbidden
+            | Self::Unauthenticated
+            | Self::NoAgent
+            | Self::Denied
+            | Self::Dns
+            | Self::Refused
+            | Self::Unreachable
+            | Self::DialTimeout
+            | Self::Loop
+            | Self::Internal => false,
+        }
+    }
+
+    /// The header line that the status requires beside it, or nothing.
+    fn extra_header(self) -> String {
+        match self {
+            // RFC 9110 §15.5.6 and §15.5.8 require these two.
+            Self::Method => "Allow: CONNECT\r\n".into(),
+            Self::Unauthenticated => "Proxy-Authenticate: Basic realm=\"towline\"\r\n".into(),
+            Self::NoAgent => format!("Retry-After: {RETRY_AFTER_SECS}\r\n"),
+            Self::BadRequest
+            | Self::HeadTooLarge
+            | Self::HeadTimeout
+            | Self::Forbidden
+            | Self::Denied
+            | Self::Dns
+            | Self::Refused
+            | Self::Unreachable
+            | Self::DialTimeout
+            | Self::AgentTimeout
+            | Self::AgentLost
+            | Self::Overload
+            | Self::Loop
+            | Self::Internal => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.phrase())
+    }
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// A refusal that says more than its reason.
+    pub fn new(reason: Reason, details: impl Into<String>) -> Self {
+        Self {
+            reason,
+            details: details.into(),
+        }
+    }
+
+    /// The whole HTTP/1.1 answer, to be followed by the end of the connection or stream.
+    ///
+    /// The status line carries the details, because kube-apiserver shows its user nothing else.
+    /// `proxy` names who says no; what is not printable ASCII in it or in the details is replaced,
+    /// and both are cut at [`MAX_DETAILS`] bytes.
+    #[must_use]
+    pub fn to_response(&self, proxy: &str) -> Vec<u8> {
+        let details = match one_line(&self.details) {
+            line if line.is_empty() => self.reason.phrase().into(),
+            line => line,
+        };
+        let proxy = one_line(proxy);
+        let error = match self.reason.proxy_error() {
+            Some(name) => format!("error={name}; "),
+            None => String::new(),
+        };
+        let body = format!("{proxy}: {details}\n");
+        format!(
+            "HTTP/1.1 {status} {details}\r\n\
+             Proxy-Status: {quoted_proxy}; {error}details={quoted_details}\r\n\
+             {extra}\
+             Content-Type: text/plain\r\n\
+             Content-Length: {length}\r\n\
+             Connection: close\r\n\
+             \r\n\
+             {body}",
+            status = self.reason.status(),
+            quoted_proxy = quoted(&proxy),
+            quoted_details = quoted(&details),
+            extra = self.reason.extra_header(),
+            length = body.len(),
+        )
+        .into_bytes()
+    }
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self::new(reason, "")
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.details.is_empty() {
+            f.write_str(self.reason.phrase())
+        } else {
+            f.write_str(&self.details)
+        }
+    }
+}
+
+/// The text as one line of printable ASCII of at most [`MAX_DETAILS`] bytes: runs of white space
+/// and control characters become one space, other characters outside ASCII a question mark.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for char in text.chars() {
+        if line.len() == MAX_DETAILS {
+            break;
+        }
+        match char {
+            '!'..='~' => line.push(char),
+            _ if char.is_whitespace() || char.is_control() => {
+                if !line.is_empty() && !line.ends_with(' ') {
+                    line.push(' ');
+                }
+            }
+            _ => line.push('?'),
+        }
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
+/// A string of RFC 9651 §3.3.3; `line` is printable ASCII already.
+fn quoted(line: &str) -> String {
+    format!("\"{}\"", line.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn answers_as_the_table_says() {
+        use Reason::*;
+        let table = [
+            (Method, 405, None, false),
+            (BadRequest, 400, Some("http_request_error"), false),
+            (HeadTooLarge, 431, Some("http_request_error"), false),
+            (HeadTimeout, 408, None, false),
+            (Forbidden, 403, Some("http_request_denied"), false),
+            (Unauthenticated, 407, Some("http_request_denied"), false),
+            (NoAgent, 503, Some("destination_unavailable"), false),
+            (Denied, 403, Some("destination_ip_prohibited"), false),
+            (Dns, 502, Some("dns_error"), false),
+            (Refused, 502, Some("connection_refused"), false),
+            (Unreachable, 502, Some("destination_ip_unroutable"), false),
+            (DialTimeout, 504, Some("connection_timeout"), false),
+            (AgentTimeout, 504, Some("http_response_timeout"), true),
+            (AgentLost, 502, Some("connection_terminated"), true),
+            (Overload, 503, Some("connection_limit_reached"), true),
+            (Loop, 508, Some("proxy_loop_detected"), false),
+            (Internal, 500, Some("proxy_internal_error"), false),
+        ];
+        assert_eq!(table.map(|row| row.0), Reason::ALL);
+        for (reason, status, error, retryable) in table {
+            assert_eq!(reason.status(), status, "{reason:?}");
+            assert_eq!(reason.proxy_error(), error, "{reason:?}");
+            assert_eq!(reason.retryable(), retryable, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn labels_and_phrases_are_distinct_and_plain() {
+        let labels: HashSet<_> = Reason::ALL.map(Reason::label).into();
+        let phrases: HashSet<_> = Reason::ALL.map(Reason::phrase).into();
+        assert_eq!(labels.len(), Reason::ALL.len());
+        assert_eq!(phrases.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(one_line(reason.phrase()), reason.phrase());
+        }
+    }
+
+    #[test]
+    fn proxy_errors_name_their_most_general_reason() {
+        for reason in Reason::ALL {
+            let general = match reason {
+                Reason::HeadTooLarge => Reason::BadRequest,
+                Reason::Unauthenticated => Reason::Forbidden,
+                other => other,
+            };
+            if let Some(name) = reason.proxy_error() {
+                assert_eq!(Reason::from_proxy_error(name), Some(general));
+            }
+        }
+        assert_eq!(Reason::from_proxy_error("tls_alert_received"), None);
+        assert_eq!(Reason::from_proxy_error(""), None);
+    }
+
+    #[test]
+    fn response_is_what_kube_apiserver_can_show() {
+        let refusal = Refusal::new(Reason::Refused, "dial 10.0.0.7:10250: connection refused");
+        assert_eq!(
+            String::from_utf8(refusal.to_response("proxy-agent")).unwrap(),
+            "HTTP/1.1 502 dial 10.0.0.7:10250: connection refused\r\n\
+             Proxy-Status: \"proxy-agent\"; error=connection_refused; \
+             details=\"dial 10.0.0.7:10250: connection refused\"\r\n\
+             Content-Type: text/plain\r\n\
+             Content-Length: 53\r\n\
+             Connection: close\r\n\
+             \r\n\
+             proxy-agent: dial 10.0.0.7:10250: connection refused\n"
+        );
+    }
+
+    #[test]
+    fn some_statuses_need_a_header() {
+        for reason in Reason::ALL {
+            let response = String::from_utf8(Refusal::from(reason).to_response("p")).unwrap();
+            let has = |header: &str| response.contains(&format!("\r\n{header}\r\n"));
+            assert_eq!(has("Allow: CONNECT"), reason == Reason::Method);
+            assert_eq!(has("Retry-After: 1"), reason == Reason::NoAgent);
+            assert_eq!(
+                has("Proxy-Authenticate: Basic realm=\"towline\""),
+                reason == Reason::Unauthenticated
+            );
+            assert!(has("Connection: close"));
+            let first = format!("HTTP/1.1 {} {}\r\n", reason.status(), reason.phrase());
+            assert!(response.starts_with(&first), "{response}");
+        }
+    }
+
+    #[test]
+    fn details_stay_on_their_line() {
+        let long = "x".repeat(1000);
+        for (text, line) in [
+            ("", ""),
+            (" \r\n\t ", ""),
+            ("a\r\nX: y", "a X: y"),
+            ("  a  b  ", "a b"),
+            ("bücher\0\u{2028}x", "b?cher x"),
+            ("quote \" and \\", "quote \" and \\"),
+            (&long, &long[..MAX_DETAILS]),
+        ] {
+            assert_eq!(one_line(text), line, "{text:?}");
+        }
+        assert_eq!(quoted("a\"b\\c"), r#""a\"b\\c""#);
+    }
+
+    proptest! {
+        #[test]
+        fn response_is_one_well_formed_head(
+            index in 0..Reason::ALL.len(),
+            details in "\\PC{0,300}|[\r\n\"\\\\ a-z:]{0,40}",
+            proxy in "\\PC{0,300}",
+        ) {
+            let response = Refusal::new(Reason::ALL[index], details).to_response(&proxy);
+            let mut headers = [httparse::EMPTY_HEADER; 8];
+            let mut parsed = httparse::Response::new(&mut headers);
+            let length = parsed.parse(&response).unwrap().unwrap();
+            prop_assert_eq!(parsed.code, Some(Reason::ALL[index].status()));
+            prop_assert!(!parsed.reason.unwrap().is_empty());
+            prop_assert!(parsed.reason.unwrap().len() <= MAX_DETAILS);
+            let expected = 4 + usize::from(!Reason::ALL[index].extra_header().is_empty());
+            prop_assert_eq!(parsed.headers.len(), expected);
+            let sent = (response.len() - length).to_string();
+            let told = parsed.headers.iter().find(|h| h.name == "Content-Length").unwrap();
+            prop_assert_eq!(told.value, sent.as_bytes());
+        }
+    }
+}
