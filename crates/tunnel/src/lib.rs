@@ -2,3 +2,4 @@
 
 pub mod target;
 pub mod refusal;
+pub mod code;
