@@ -4,3 +4,4 @@ pub mod target;
 pub mod refusal;
 pub mod code;
 pub mod backoff;
+pub mod control;
