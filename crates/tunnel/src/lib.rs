@@ -5,3 +5,4 @@ pub mod refusal;
 pub mod code;
 pub mod backoff;
 pub mod control;
+pub mod head;
