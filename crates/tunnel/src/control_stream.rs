@@ -1,0 +1,131 @@
+//! The control stream of a session: the greeting, then whatever the ends have to tell each other.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::control::{self, ControlError, Decoder, Hello, Message, Welcome};
+use crate::head::MAX_HEAD;
+use crate::session::{Session, SessionError};
+use crate::stream::{StreamError, TunnelStream};
+
+/// One end of the control stream.
+#[derive(Debug)]
+pub struct ControlStream {
+    stream: TunnelStream,
+    decoder: Decoder,
+}
+
+/// Why there is no control stream (any more).
+#[derive(Debug, Error)]
+pub enum ControlStreamError {
+    /// The greeting took too long.
+    #[error("no greeting within the handshake timeout")]
+    Timeout,
+    /// The peer sent what is no message.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The peer's first message is another one than the protocol asks for.
+    #[error("the first message must be {0}")]
+    Unexpected(&'static str),
+    /// The peer ended the control stream, which lives as long as its session.
+    #[error("the peer ended the control stream")]
+    Eof,
+    /// The stream failed.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The session ended.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+// === impl ControlStream ===
+
+impl ControlStream {
+    /// The agent's part: says hello and waits for the welcome, all within `limit`.
+    ///
+    /// # Errors
+    /// When the server refuses, is slow, or answers something else.
+    pub async fn greet(
+        session: &Session,
+        hello: Hello,
+        limit: Duration,
+    ) -> Result<(Self, Welcome), ControlStreamError> {
+        within(limit, session, async {
+            let mut control = Self::new(session.open_control().await?);
+            control.send(&Message::Hello(hello)).await?;
+            match control.next().await? {
+                Message::Welcome(welcome) => Ok((control, welcome)),
+                _ => Err(ControlStreamError::Unexpected("welcome")),
+            }
+        })
+        .await
+    }
+
+    /// The server's part: waits for the hello, within `limit`; the caller answers it.
+    ///
+    /// # Errors
+    /// When the agent is slow or says something else.
+    pub async fn await_hello(
+        session: &Session,
+        limit: Duration,
+    ) -> Result<(Self, Hello), ControlStreamError> {
+        within(limit, session, async {
+            let mut control = Self::new(session.accept_control().await?);
+            match control.next().await? {
+                Message::Hello(hello) => Ok((control, hello)),
+                _ => Err(ControlStreamError::Unexpected("hello")),
+            }
+        })
+        .await
+    }
+
+    fn new(stream: TunnelStream) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::default(),
+        }
+    }
+
+    /// Sends one message. Not cancel-safe.
+    ///
+    /// # Errors
+    /// When the peer takes no messages any more.
+    pub async fn send(&mut self, message: &Message) -> Result<(), ControlStreamError> {
+        Ok(self.stream.write_all(&control::encode(message)).await?)
+    }
+
+    /// The next message. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the bytes are no message, or the stream has ended.
+    pub async fn next(&mut self) -> Result<Message, ControlStreamError> {
+        loop {
+            if let Some(message) = self.decoder.next()? {
+                return Ok(message);
+            }
+            let bytes = self
+                .stream
+                .read_some(MAX_HEAD)
+                .await?
+                .ok_or(ControlStreamError::Eof)?;
+            self.decoder.push(&bytes);
+        }
+    }
+}
+
+/// Bounds a greeting, and says why the session was closed rather than that a stream failed.
+async fn within<T>(
+    limit: Duration,
+    session: &Session,
+    greeting: impl Future<Output = Result<T, ControlStreamError>>,
+) -> Result<T, ControlStreamError> {
+    match timeout(limit, greeting).await {
+        Err(_elapsed) => Err(ControlStreamError::Timeout),
+        Ok(Err(ControlStreamError::Stream(StreamError::SessionLost))) => {
+            Err(session.closed().await.into())
+        }
+        Ok(greeted) => greeted,
+    }
+}

@@ -1,0 +1,176 @@
+//! Every number that shapes a QUIC session, each with the memory or the time that it bounds.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Args;
+use quinn::{IdleTimeout, TransportConfig, VarInt};
+
+/// Unacknowledged bytes that one session may hold for sending, all its streams together.
+///
+/// It is shared first come, first served: a few stream windows would let two bulk transfers keep
+/// every small tunnel waiting. 64 MiB bounds the memory of a session whose peer acknowledges
+/// nothing.
+const SEND_WINDOW: u64 = 64 * 1024 * 1024;
+
+/// Streams that an agent may open towards the server: the control stream and nothing else.
+const AGENT_STREAMS: u32 = 1;
+
+/// Flags of every QUIC session, on either side.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "QUIC sessions")]
+pub struct SessionArgs {
+    /// How long a QUIC handshake and the greeting behind it may take.
+    #[arg(
+        long,
+        env = "TOWLINE_QUIC_HANDSHAKE_TIMEOUT",
+        value_name = "TIME",
+        default_value = "5s"
+    )]
+    #[arg(value_parser = wait)]
+    pub quic_handshake_timeout: Duration,
+
+    /// Silence after which a peer counts as dead: its tunnels end with a reset.
+    ///
+    /// The smaller value of the two ends holds.
+    #[arg(
+        long,
+        env = "TOWLINE_QUIC_IDLE_TIMEOUT",
+        value_name = "TIME",
+        default_value = "8s"
+    )]
+    #[arg(value_parser = wait)]
+    pub quic_idle_timeout: Duration,
+
+    /// How often an agent pings; keep it below half of the idle timeout.
+    #[arg(
+        long,
+        env = "TOWLINE_QUIC_KEEP_ALIVE",
+        value_name = "TIME",
+        default_value = "2s"
+    )]
+    #[arg(value_parser = wait)]
+    pub quic_keep_alive: Duration,
+
+    /// Bytes that one tunnel may have on the way or unread; also the most that a reader who
+    /// stopped reading can pin in memory.
+    ///
+    /// One tunnel moves at most one window a round trip: 2 MiB make 420 Mbit/s at 40 ms.
+    #[arg(
+        long,
+        env = "TOWLINE_STREAM_WINDOW",
+        value_name = "BYTES",
+        default_value = "2MiB"
+    )]
+    #[arg(value_parser = window)]
+    pub stream_window: ByteSize,
+
+    /// Memory that stalled tunnels may pin in this process; a tunnel whose reader has stopped
+    /// counts as one stream window.
+    ///
+    /// At the limit the tunnel that has been stalled longest is reset, counted and logged.
+    #[arg(
+        long,
+        env = "TOWLINE_STALL_BUDGET",
+        value_name = "BYTES",
+        default_value = "2GiB"
+    )]
+    pub stall_budget: ByteSize,
+
+    /// Tunnels that one session carries at the same time; an agent grants them, and a server
+    /// tries another session when they are used up.
+    #[arg(
+        long,
+        env = "TOWLINE_MAX_TUNNELS_PER_SESSION",
+        value_name = "N",
+        default_value_t = 10_000
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_tunnels_per_session: u32,
+}
+
+/// Reads a wait such as `10s`, `500ms` or `1m 30s`: more than nothing, at most a day.
+///
+/// # Errors
+/// A sentence for clap when the text is no duration or out of these bounds.
+pub fn wait(text: &str) -> Result<Duration, String> {
+    let wait = humantime::parse_duration(text)
+        .map_err(|error| format!("{error} (write it as 10s, 500ms or 1m)"))?;
+    if wait.is_zero() || wait > Duration::from_secs(24 * 60 * 60) {
+        return Err("a wait must be longer than 0s and at most 24h".to_owned());
+    }
+    Ok(wait)
+}
+
+/// The end of a session that QUIC settings differ for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Dials, pings, and accepts tunnel streams.
+    Agent,
+    /// Listens, and opens tunnel streams.
+    Server,
+}
+
+/// The QUIC transport of one side.
+pub(crate) fn transport(args: &SessionArgs, side: Side) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let idle = IdleTimeout::try_from(args.quic_idle_timeout)
+        .expect("`wait` bounds the flag far below QUIC's 2^62 ms");
+    let window =
+        u32::try_from(args.stream_window.as_u64()).expect("`window` bounds the flag to 1 GiB");
+    transport
+        .max_idle_timeout(Some(idle))
+        .stream_receive_window(window.into())
+        // A session window of a few stream windows would let that many unread tunnels stop all
+        // others (measured); the stall budget bounds the memory instead.
+        .receive_window(VarInt::MAX)
+        .send_window(SEND_WINDOW)
+        .send_fairness(true)
+        .max_concurrent_uni_streams(0u32.into())
+        .datagram_receive_buffer_size(None);
+    match side {
+        Side::Agent => transport
+            .keep_alive_interval(Some(args.quic_keep_alive))
+            .max_concurrent_bidi_streams(args.max_tunnels_per_session.into()),
+        Side::Server => transport.max_concurrent_bidi_streams(AGENT_STREAMS.into()),
+    };
+    transport
+}
+
+/// Reads a stream window: 64 KiB keep a LAN busy, and beyond 1 GiB nothing gains.
+fn window(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    if (ByteSize::kib(64)..=ByteSize::gib(1)).contains(&size) {
+        Ok(size)
+    } else {
+        Err("a stream window is 64KiB to 1GiB".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{wait, window};
+
+    #[test]
+    fn waits_name_their_bounds() {
+        for (text, millis) in [
+            ("10s", 10_000),
+            ("500ms", 500),
+            ("1m 30s", 90_000),
+            ("24h", 86_400_000),
+        ] {
+            assert_eq!(wait(text).unwrap().as_millis(), millis, "{text}");
+        }
+        for text in ["", "0s", "10", "25h", "-1s", "soon"] {
+            wait(text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn windows_name_their_bounds() {
+        assert_eq!(window("2MiB").unwrap().as_u64(), 2 * 1024 * 1024);
+        for text in ["", "0", "1KiB", "2GiB", "much"] {
+            window(text).unwrap_err();
+        }
+    }
+}

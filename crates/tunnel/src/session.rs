@@ -1,0 +1,316 @@
+//! One authenticated connection between an agent and a server. **Hides quinn.**
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use quinn::ConnectionError;
+use quinn::crypto::rustls::HandshakeData;
+use rustls::pki_types::CertificateDer;
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use towline_tls::identity::Identity;
+
+use crate::code::SessionCode;
+use crate::stream::TunnelStream;
+
+/// Application protocols (RFC 7301) of the two dialects, the preferred one first.
+pub const ALPN: [&[u8]; 2] = [b"towline/1", b"quic-echo-example"];
+
+/// What is spoken on a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// `towline/1`: a control stream, typed refusals, drain.
+    Towline,
+    /// gardener/quic-reverse-http-tunnel v0.1: no control stream, a certificate is all there is.
+    Legacy,
+}
+
+/// One session; clones share it.
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    connection: quinn::Connection,
+    dialect: Dialect,
+    identity: Identity,
+    open: OpenStreams,
+    endpoint: Option<quinn::Endpoint>,
+}
+
+/// How many tunnel streams a session has open; each [`TunnelStream`] holds one count.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OpenStreams(Arc<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    open: AtomicUsize,
+    /// Notified when the last open stream ends.
+    none: Notify,
+}
+
+/// What a session knows of its path and its traffic.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionStats {
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Congestion window in bytes.
+    pub congestion_window: u64,
+    /// UDP payload that fits the path, in bytes.
+    pub mtu: u16,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Packets sent that count as lost.
+    pub lost_packets: u64,
+    /// UDP payload sent, in bytes.
+    pub sent_bytes: u64,
+    /// UDP payload received, in bytes.
+    pub received_bytes: u64,
+    /// Tunnel streams open now.
+    pub open_streams: usize,
+}
+
+/// Why a session did not come to be, or ended.
+#[derive(Debug, Clone, Error)]
+pub enum SessionError {
+    /// The handshake did not finish in time: nobody there, or UDP does not get through.
+    #[error("no answer within the handshake timeout")]
+    HandshakeTimeout,
+    /// The dial could not even start.
+    #[error("{0}")]
+    Unusable(String),
+    /// The peer was silent for the idle timeout.
+    #[error("the peer was silent for the idle timeout")]
+    Silent,
+    /// The peer closed the session and said why.
+    #[error("closed by the peer as {code}{}{reason}", if reason.is_empty() { "" } else { ": " })]
+    Closed {
+        /// The code that the peer gave.
+        code: SessionCode,
+        /// The peer's words, for people.
+        reason: String,
+    },
+    /// This end closed the session.
+    #[error("closed by this end")]
+    Ended,
+    /// TLS or QUIC failed: certificates, versions, a broken peer.
+    #[error("{0}")]
+    Transport(String),
+}
+
+/// Why a session opened no stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// All streams that the agent granted are in use.
+    #[error("the agent's streams are used up")]
+    Full,
+    /// The session is gone.
+    #[error("the session is gone")]
+    Lost,
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Reads the dialect and the peer's identity off a finished handshake.
+    ///
+    /// An agent's session owns its socket; a server's sessions share the listener's.
+    pub(crate) fn new(
+        connection: quinn::Connection,
+        endpoint: Option<quinn::Endpoint>,
+    ) -> Result<Self, SessionError> {
+        let dialect = dialect(connection.handshake_data())?;
+        let identity = identity(connection.peer_identity())?;
+        let open = OpenStreams::default();
+        Ok(Self(Arc::new(Inner {
+            connection,
+            dialect,
+            identity,
+            open,
+            endpoint,
+        })))
+    }
+
+    /// What is spoken on it.
+    pub fn dialect(&self) -> Dialect {
+        self.0.dialect
+    }
+
+    /// Who the peer is, by its verified certificate.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// The peer's address now (QUIC sessions may move).
+    pub fn remote_address(&self) -> SocketAddr {
+        self.0.connection.remote_address()
+    }
+
+    /// Tunnel streams open now.
+    pub fn open_streams(&self) -> usize {
+        self.0.open.count()
+    }
+
+    /// Waits until no tunnel stream is open. Cancel-safe.
+    pub async fn idle(&self) {
+        self.0.open.none().await;
+    }
+
+    /// Opens a tunnel stream without waiting.
+    ///
+    /// # Errors
+    /// [`OpenError::Full`] when the agent's grant is used up, [`OpenError::Lost`] when the session
+    /// has ended.
+    pub fn open(&self) -> Result<TunnelStream, OpenError> {
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(self.0.connection.open_bi()).poll(&mut context) {
+            Poll::Ready(Ok((send, recv))) => Ok(TunnelStream::new(send, recv, self.0.open.clone())),
+            Poll::Ready(Err(_lost)) => Err(OpenError::Lost),
+            Poll::Pending => Err(OpenError::Full),
+        }
+    }
+
+    /// The next tunnel stream that the peer opens. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    pub async fn accept(&self) -> Result<TunnelStream, SessionError> {
+        let (send, recv) = self.0.connection.accept_bi().await?;
+        Ok(TunnelStream::new(send, recv, self.0.open.clone()))
+    }
+
+    /// The control stream, opened (by the agent).
+    pub(crate) async fn open_control(&self) -> Result<TunnelStream, SessionError> {
+        let (send, recv) = self.0.connection.open_bi().await?;
+        Ok(TunnelStream::new(send, recv, OpenStreams::default()))
+    }
+
+    /// The control stream, accepted (by the server).
+    pub(crate) async fn accept_control(&self) -> Result<TunnelStream, SessionError> {
+        let (send, recv) = self.0.connection.accept_bi().await?;
+        Ok(TunnelStream::new(send, recv, OpenStreams::default()))
+    }
+
+    /// Round-trip time, losses and traffic so far.
+    pub fn stats(&self) -> SessionStats {
+        let stats = self.0.connection.stats();
+        SessionStats {
+            rtt: stats.path.rtt,
+            congestion_window: stats.path.cwnd,
+            mtu: stats.path.current_mtu,
+            sent_packets: stats.path.sent_packets,
+            lost_packets: stats.path.lost_packets,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+            open_streams: self.open_streams(),
+        }
+    }
+
+    /// Waits for the end of the session and says why. Cancel-safe.
+    pub async fn closed(&self) -> SessionError {
+        self.0.connection.closed().await.into()
+    }
+
+    /// Ends the session at once; every tunnel on it ends with a reset.
+    pub fn close(&self, code: SessionCode, reason: &str) {
+        self.0
+            .connection
+            .close(u32::from(code).into(), reason.as_bytes());
+    }
+
+    /// Closes the session and stays until the peer knows, at most `limit`.
+    pub async fn close_and_wait(&self, code: SessionCode, reason: &str, limit: Duration) {
+        self.close(code, reason);
+        if let Some(endpoint) = &self.0.endpoint
+            && timeout(limit, endpoint.wait_idle()).await.is_err()
+        {
+            tracing::debug!(?limit, "the server did not acknowledge the close");
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("remote", &self.remote_address())
+            .field("dialect", &self.dialect())
+            .field("identity", &self.identity().name())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl OpenStreams ===
+
+impl OpenStreams {
+    /// Counts one stream; the caller pairs it with [`Self::remove`].
+    pub(crate) fn add(&self) {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one stream off the count.
+    pub(crate) fn remove(&self) {
+        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.none.notify_waiters();
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    async fn none(&self) {
+        loop {
+            let none = self.0.none.notified();
+            if self.count() == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+}
+
+// === impl SessionError ===
+
+impl From<ConnectionError> for SessionError {
+    fn from(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::TimedOut => Self::Silent,
+            ConnectionError::LocallyClosed => Self::Ended,
+            ConnectionError::ApplicationClosed(close) => Self::Closed {
+                code: SessionCode::from_wire(close.error_code.into_inner()),
+                reason: String::from_utf8_lossy(&close.reason).into_owned(),
+            },
+            other => Self::Transport(other.to_string()),
+        }
+    }
+}
+
+fn dialect(handshake: Option<Box<dyn Any>>) -> Result<Dialect, SessionError> {
+    let protocol = handshake
+        .and_then(|data| data.downcast::<HandshakeData>().ok())
+        .and_then(|data| data.protocol);
+    match protocol.as_deref() {
+        Some(alpn) if alpn == ALPN[0] => Ok(Dialect::Towline),
+        Some(alpn) if alpn == ALPN[1] => Ok(Dialect::Legacy),
+        other => Err(SessionError::Unusable(format!(
+            "no common protocol: {other:?}"
+        ))),
+    }
+}
+
+fn identity(peer: Option<Box<dyn Any>>) -> Result<Identity, SessionError> {
+    let chain = peer.and_then(|peer| peer.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let Some(leaf) = chain.as_ref().and_then(|chain| chain.first()) else {
+        return Err(SessionError::Unusable(
+            "the peer showed no certificate".to_owned(),
+        ));
+    };
+    Identity::of(leaf).map_err(|error| SessionError::Unusable(error.to_string()))
+}

@@ -1,0 +1,454 @@
+//! Copies bytes between a socket and a tunnel stream until both halves have ended.
+//!
+//! One task does both directions and holds no buffer while nothing moves: bytes from the socket
+//! pass through a scratch buffer of the thread, bytes from the stream are written out of the
+//! packets that brought them. A half that ends is ended on the other side; the other half goes on.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::code::StreamCode;
+use crate::stream::{StreamError, TunnelStream};
+use crate::tunnels::{Direction, Seat};
+
+/// Bytes read from a socket at a time; one buffer a thread, shared by its tunnels.
+const SCRATCH: usize = 64 * 1024;
+
+/// Chunks taken from a stream at a time; each is at most a packet, so about 46 KiB a write.
+const SLOTS: usize = 32;
+
+/// Rounds that one direction may go before the other tunnels of the thread get their turn.
+const ROUNDS: u32 = 16;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// A local socket that can end with a reset instead of an end of file.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Makes the coming close an abort (TCP RST), as far as the socket knows such a thing.
+    fn abort_on_close(&self);
+}
+
+/// How a tunnel is spliced.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Where the bytes go that are read from the socket.
+    pub from_socket: Direction,
+    /// Silence in both directions after which the tunnel is reset; `None` waits for ever.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// What a tunnel moved, and how it ended.
+#[derive(Debug)]
+pub struct Summary {
+    /// Bytes from the client to the target.
+    pub to_target: u64,
+    /// Bytes from the target to the client.
+    pub to_client: u64,
+    /// How it ended.
+    pub end: End,
+}
+
+/// How a tunnel ended.
+#[derive(Debug, Error)]
+pub enum End {
+    /// Both halves finished.
+    #[error("finished")]
+    Finished,
+    /// The far end reset or stopped the stream.
+    #[error("reset by the far end as {0}")]
+    FarReset(StreamCode),
+    /// The local socket was reset.
+    #[error("reset by the local end")]
+    SocketReset(#[source] io::Error),
+    /// The session died.
+    #[error("the session was lost")]
+    SessionLost,
+    /// This process ended it: idle, overload, draining.
+    #[error("ended as {0}")]
+    Aborted(StreamCode),
+}
+
+/// Splices until both halves have ended or one is reset.
+///
+/// A failure on one side becomes a reset on the other, also when the returned future is dropped.
+pub async fn splice<S: Socket>(
+    socket: S,
+    stream: TunnelStream,
+    seat: Seat,
+    options: Options,
+) -> Summary {
+    let mut splice = Splice {
+        socket,
+        stream,
+        seat,
+        from_socket: options.from_socket,
+        idle: options.idle_timeout.map(Idle::new),
+        inbound: Inbound::default(),
+        outbound: Outbound::default(),
+    };
+    let end = poll_fn(|cx| splice.poll(cx)).await;
+    splice.summary(end)
+}
+
+struct Splice<S: Socket> {
+    socket: S,
+    stream: TunnelStream,
+    seat: Seat,
+    from_socket: Direction,
+    idle: Option<Idle>,
+    inbound: Inbound,
+    outbound: Outbound,
+}
+
+/// The half from the socket to the stream.
+#[derive(Default)]
+struct Inbound {
+    /// What the stream did not take of the last read.
+    pending: Bytes,
+    bytes: u64,
+    state: Half,
+    /// The far end takes no more: what it still sends is delivered, then the tunnel ends so.
+    stopped: Option<StreamCode>,
+}
+
+/// The half from the stream to the socket.
+#[derive(Default)]
+struct Outbound {
+    /// What the socket did not take of the last chunks.
+    pending: Vec<Bytes>,
+    bytes: u64,
+    state: Half,
+    unflushed: bool,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    #[default]
+    Open,
+    /// The source has ended; the sink is still to be told.
+    Ending,
+    Closed,
+}
+
+/// The idle limit of one tunnel.
+struct Idle {
+    limit: Duration,
+    moved: u64,
+    timer: Pin<Box<Sleep>>,
+}
+
+// === impl Splice ===
+
+impl<S: Socket> Splice<S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(code) = self.seat.poll_abort(cx) {
+            return Poll::Ready(End::Aborted(code));
+        }
+        let inbound = self.poll_inbound(cx);
+        if let Poll::Ready(Err(end)) = inbound {
+            return Poll::Ready(end);
+        }
+        let outbound = self.poll_outbound(cx);
+        if let Poll::Ready(Err(end)) = outbound {
+            return Poll::Ready(end);
+        }
+        if inbound.is_ready() && outbound.is_ready() {
+            return Poll::Ready(match self.inbound.stopped {
+                None => End::Finished,
+                Some(code) => End::FarReset(code),
+            });
+        }
+        let moved = self.inbound.bytes + self.outbound.bytes;
+        match &mut self.idle {
+            Some(idle) => idle
+                .poll(cx, moved)
+                .map(|()| End::Aborted(StreamCode::Idle)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Socket → stream, until the socket has no more, the stream takes no more, or turns are up.
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        for _ in 0..ROUNDS {
+            if !self.inbound.pending.is_empty() {
+                match ready!(self.stream.poll_send(cx, &self.inbound.pending)) {
+                    Ok(sent) => {
+                        self.inbound.pending.advance(sent);
+                        self.count_inbound(sent);
+                    }
+                    Err(error) => return Poll::Ready(self.inbound_failed(error)),
+                }
+                continue;
+            }
+            match self.inbound.state {
+                Half::Open => match ready!(self.poll_read_socket(cx)) {
+                    Ok(()) => {}
+                    Err(ReadFailed::Socket(error)) => {
+                        return Poll::Ready(Err(End::SocketReset(error)));
+                    }
+                    Err(ReadFailed::Stream(error)) => {
+                        return Poll::Ready(self.inbound_failed(error));
+                    }
+                },
+                Half::Ending => {
+                    self.stream.finish();
+                    self.inbound.state = Half::Closed;
+                }
+                Half::Closed => return Poll::Ready(Ok(())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One read from the socket, handed to the stream at once; the rest is kept.
+    fn poll_read_socket(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadFailed>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))
+                .map_err(ReadFailed::Socket)?;
+            let filled = read.filled();
+            if filled.is_empty() {
+                self.inbound.state = Half::Ending;
+                return Poll::Ready(Ok(()));
+            }
+            let sent = match self.stream.poll_send(cx, filled) {
+                Poll::Ready(sent) => sent.map_err(ReadFailed::Stream)?,
+                Poll::Pending => 0,
+            };
+            self.inbound.pending = Bytes::copy_from_slice(&filled[sent..]);
+            self.count_inbound(sent);
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// A far end that only stops taking bytes may have an answer on its way: deliver that first.
+    fn inbound_failed(&mut self, error: StreamError) -> Result<(), End> {
+        match error {
+            StreamError::Stopped(code) => {
+                self.inbound.stopped = Some(code);
+                self.inbound.pending = Bytes::new();
+                self.inbound.state = Half::Closed;
+                Ok(())
+            }
+            other => Err(other.into()),
+        }
+    }
+
+    /// Stream → socket, until the stream has no more, the socket takes no more, or turns are up.
+    fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        for _ in 0..ROUNDS {
+            if !self.outbound.pending.is_empty() {
+                let mut pending = std::mem::take(&mut self.outbound.pending);
+                let written = self.poll_write_socket(cx, &mut pending);
+                pending.retain(|chunk| !chunk.is_empty());
+                if written.is_pending() {
+                    self.outbound.pending = pending;
+                }
+                ready!(written).map_err(End::SocketReset)?;
+            }
+            match self.outbound.state {
+                Half::Open => {
+                    let mut slots = [const { Bytes::new() }; SLOTS];
+                    match self.stream.poll_chunks(cx, &mut slots) {
+                        Poll::Ready(Ok(Some(taken))) => {
+                            ready!(self.write_through(cx, &mut slots[..taken]))?;
+                        }
+                        Poll::Ready(Ok(None)) => self.outbound.state = Half::Ending,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                        Poll::Pending => {
+                            ready!(self.poll_flush_socket(cx)).map_err(End::SocketReset)?;
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                Half::Ending => {
+                    ready!(Pin::new(&mut self.socket).poll_shutdown(cx))
+                        .map_err(End::SocketReset)?;
+                    self.outbound.state = Half::Closed;
+                }
+                Half::Closed => return Poll::Ready(Ok(())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes fresh chunks; only what the socket does not take moves to the heap.
+    fn write_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<Result<(), End>> {
+        let written = self.poll_write_socket(cx, chunks);
+        if written.is_pending() {
+            let rest = chunks.iter_mut().filter(|chunk| !chunk.is_empty());
+            self.outbound.pending = rest.map(std::mem::take).collect();
+        }
+        written.map_err(End::SocketReset)
+    }
+
+    /// Writes all of `chunks`, emptying them as they go; notes when the socket takes nothing.
+    fn poll_write_socket(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<io::Result<()>> {
+        let mut first = 0;
+        while first < chunks.len() {
+            let mut slices = [IoSlice::new(&[]); SLOTS];
+            let rest = chunks[first..].iter().take(SLOTS);
+            let used = rest.len();
+            for (slice, chunk) in slices.iter_mut().zip(rest) {
+                *slice = IoSlice::new(chunk);
+            }
+            let written = match Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..used])
+            {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(written) => written?,
+                Poll::Pending => {
+                    self.seat.stall();
+                    return Poll::Pending;
+                }
+            };
+            self.outbound.unflushed = true;
+            self.outbound.bytes += count(written);
+            self.seat.count(self.from_socket.opposite(), count(written));
+            first += advance(&mut chunks[first..], written);
+        }
+        self.seat.unstall();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush_socket(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.outbound.unflushed {
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            self.outbound.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn count_inbound(&mut self, sent: usize) {
+        self.inbound.bytes += count(sent);
+        self.seat.count(self.from_socket, count(sent));
+    }
+
+    fn summary(mut self, end: End) -> Summary {
+        self.stream.reset_on_drop(end.stream_code());
+        let (to_target, to_client) = match self.from_socket {
+            Direction::ToTarget => (self.inbound.bytes, self.outbound.bytes),
+            Direction::ToClient => (self.outbound.bytes, self.inbound.bytes),
+        };
+        Summary {
+            to_target,
+            to_client,
+            end,
+        }
+    }
+}
+
+impl<S: Socket> Drop for Splice<S> {
+    /// Whatever was not told its end yet must not look finished.
+    fn drop(&mut self) {
+        if self.outbound.state != Half::Closed {
+            self.socket.abort_on_close();
+        }
+    }
+}
+
+enum ReadFailed {
+    Socket(io::Error),
+    Stream(StreamError),
+}
+
+// === impl Socket ===
+
+impl Socket for TcpStream {
+    fn abort_on_close(&self) {
+        // Fails only on a socket that is gone already.
+        self.set_zero_linger().ok();
+    }
+}
+
+// === impl Idle ===
+
+impl Idle {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            moved: 0,
+            timer: Box::pin(sleep(limit)),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
+        if moved != self.moved {
+            self.moved = moved;
+            self.timer.as_mut().reset(Instant::now() + self.limit);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+}
+
+// === impl End ===
+
+impl End {
+    /// A short name for metrics and the access log.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::FarReset(_) => "far_reset",
+            Self::SocketReset(_) => "socket_reset",
+            Self::SessionLost => "session_lost",
+            Self::Aborted(code) => code.label(),
+        }
+    }
+
+    /// What the far end is told.
+    fn stream_code(&self) -> StreamCode {
+        match self {
+            Self::Finished | Self::SessionLost => StreamCode::Cancelled,
+            Self::SocketReset(_) => StreamCode::TargetReset,
+            Self::FarReset(code) | Self::Aborted(code) => *code,
+        }
+    }
+}
+
+impl From<StreamError> for End {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Reset(code) | StreamError::Stopped(code) => Self::FarReset(code),
+            StreamError::SessionLost => Self::SessionLost,
+            StreamError::Closed => Self::Aborted(StreamCode::Internal),
+        }
+    }
+}
+
+/// Takes `written` bytes off the front of `chunks`; returns how many chunks are empty now.
+fn advance(chunks: &mut [Bytes], mut written: usize) -> usize {
+    for (index, chunk) in chunks.iter_mut().enumerate() {
+        if written < chunk.len() {
+            chunk.advance(written);
+            return index;
+        }
+        written -= chunk.len();
+        *chunk = Bytes::new();
+    }
+    chunks.len()
+}
+
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).expect("a usize fits into 64 bits")
+}
