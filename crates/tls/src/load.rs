@@ -129,8 +129,12 @@ impl Credentials {
 
     fn load_at(cert: &PemPath, key: &PemPath, now: OffsetDateTime) -> Result<Self, LoadError> {
         let chain = read_certificates(cert)?;
-        let signer = aws_lc_rs::sign::any_supported_type(&read_key(key)?)
-            .map_err(|_| key.fails(unusable("private key", &"not an RSA, ECDSA or EdDSA key")))?;
+        let signer = aws_lc_rs::sign::any_supported_type(&read_key(key)?).map_err(|_| {
+            key.fails(unusable(
+                "private key",
+                &"not RSA of 2048 to 8192 bits, ECDSA or Ed25519",
+            ))
+        })?;
         let certified = CertifiedKey::new(chain, signer);
         certified.keys_match().map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => key.fails(LoadReason::Mismatch(cert.clone())),
@@ -420,7 +424,7 @@ mod tests {
             (
                 cert,
                 &section("PRIVATE KEY"),
-                r#"--cert-key "key.pem": private key cannot be used: not an RSA, ECDSA or EdDSA key"#,
+                r#"--cert-key "key.pem": private key cannot be used: not RSA of 2048 to 8192 bits, ECDSA or Ed25519"#,
             ),
             (
                 cert,
