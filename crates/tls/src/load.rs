@@ -424,7 +424,8 @@ mod tests {
             (
                 cert,
                 &section("PRIVATE KEY"),
-                r#"--cert-key "key.pem": private key cannot be used: not RSA of 2048 to 8192 bits, ECDSA or Ed25519"#,
+                "--cert-key \"key.pem\": private key cannot be used: \
+                 not RSA of 2048 to 8192 bits, ECDSA or Ed25519",
             ),
             (
                 cert,
@@ -434,7 +435,8 @@ mod tests {
             (
                 cert,
                 &other.key_pem,
-                r#"--cert-key "key.pem": does not belong to the certificate in --cert-file "cert.pem""#,
+                "--cert-key \"key.pem\": does not belong to the certificate in \
+                 --cert-file \"cert.pem\"",
             ),
         ];
         for (cert, key, expected) in cases {

@@ -17,7 +17,7 @@ pub struct Validity {
     last: SystemTime,
 }
 
-/// A certificate to ask a [`DevCa`] for.
+/// A certificate to ask a [`DevCa`](super::DevCa) for.
 #[derive(Clone, Debug)]
 pub struct Profile {
     common_name: Option<String>,
