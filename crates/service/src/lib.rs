@@ -1,1 +1,5 @@
-//! service
+//! What every daemon needs and no tunnel is about: how it starts, reports on itself and stops.
+//!
+//! Invariant: this crate knows no QUIC, no TLS and no tunnel; the programs bring those.
+
+pub mod tasks;

@@ -1,0 +1,394 @@
+//! The only place that spawns: every task has an owner, and a panic in one is seen.
+//!
+//! A task costs three short critical sections in its life and nothing per wake-up, and leaves
+//! nothing behind when it ends: tunnels come and go by the ten thousand a second.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tracing::error;
+
+/// A table that had more than this many live tasks gives memory back as they end.
+const KEPT_CAPACITY: usize = 1024;
+
+/// An owner of tasks; clones are the same owner. When the last clone is dropped, the tasks that
+/// still run are aborted; a task that holds a clone therefore keeps its siblings alive.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    owner: Arc<Owner>,
+}
+
+/// What the clones of a [`Tasks`] share and no task holds, so that the last clone ends them all.
+#[derive(Debug, Default)]
+struct Owner {
+    live: Arc<Live>,
+}
+
+/// The running tasks.
+#[derive(Debug, Default)]
+struct Live {
+    table: Mutex<Table>,
+    /// Told each time the table becomes empty.
+    empty: Notify,
+    panics: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    last_id: u64,
+    running: HashMap<u64, State>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Given to the runtime, which may already run it; the handle is not known yet.
+    Starting,
+    Running(AbortHandle),
+    /// Aborted while it was starting.
+    Aborted,
+}
+
+/// A task's place in the table; dropped after the task's future, however that ends.
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    name: &'static str,
+    live: Arc<Live>,
+}
+
+pin_project! {
+    /// A task's future, with its place in the table. The future is dropped first.
+    struct Owned<F> {
+        #[pin]
+        future: F,
+        entry: Entry,
+    }
+}
+
+// === impl Tasks ===
+
+impl Tasks {
+    /// An owner without tasks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `future` as a task on the current runtime. A panic ends the task alone: it is logged
+    /// as an error under `name` and counted.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place: the task is entered in its owner's table"
+    )]
+    pub fn spawn<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let entry = Entry::new(&self.owner.live, name);
+        let id = entry.id;
+        let handle = tokio::spawn(Owned { future, entry }).abort_handle();
+        self.owner.live.started(id, handle);
+    }
+
+    /// How many tasks have not ended.
+    pub fn len(&self) -> usize {
+        self.owner.live.table().running.len()
+    }
+
+    /// Whether all tasks have ended.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many tasks have ended by a panic.
+    pub fn panics(&self) -> u64 {
+        self.owner.live.panics.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no task is left, but no longer than `limit`; says whether none is left.
+    /// The tasks that are left go on.
+    pub async fn finish_within(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            let mut emptied = pin!(self.owner.live.empty.notified());
+            // Before the look at the table, or the last task could end in between unheard.
+            emptied.as_mut().enable();
+            if self.is_empty() {
+                return true;
+            }
+            if tokio::time::timeout_at(deadline, emptied).await.is_err() {
+                return self.is_empty();
+            }
+        }
+    }
+
+    /// Ends every task at its next wake-up, dropping its future; returns how many that concerns.
+    /// Later tasks may be spawned as before.
+    pub fn abort_all(&self) -> usize {
+        self.owner.live.abort_all()
+    }
+}
+
+// === impl Owner ===
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.live.abort_all();
+    }
+}
+
+// === impl Live ===
+
+impl Live {
+    /// Hands the task's handle in, unless the task has ended in the meantime.
+    fn started(&self, id: u64, handle: AbortHandle) {
+        let aborted = match self.table().running.get_mut(&id) {
+            None => return,
+            Some(State::Aborted) => handle,
+            Some(state) => {
+                *state = State::Running(handle);
+                return;
+            }
+        };
+        aborted.abort();
+    }
+
+    fn ended(&self, id: u64) {
+        let (state, empty) = {
+            let mut table = self.table();
+            let state = table.running.remove(&id);
+            table.give_memory_back();
+            (state, table.running.is_empty())
+        };
+        drop(state);
+        if empty {
+            self.empty.notify_waiters();
+        }
+    }
+
+    fn abort_all(&self) -> usize {
+        let mut handles = Vec::new();
+        let concerned = {
+            let mut table = self.table();
+            for state in table.running.values_mut() {
+                match state {
+                    State::Starting => *state = State::Aborted,
+                    State::Running(handle) => handles.push(handle.clone()),
+                    State::Aborted => {}
+                }
+            }
+            table.running.len()
+        };
+        // Outside the lock: the runtime may drop a future at once, and its entry takes the lock.
+        for handle in handles {
+            handle.abort();
+        }
+        concerned
+    }
+
+    /// Every change under this lock is a single insert, remove or assignment, so a panic leaves
+    /// nothing half done. Nothing of a task runs or is dropped under it.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    /// Halves what a burst has left, rarely enough that each task pays for a few moves at most.
+    fn give_memory_back(&mut self) {
+        let live = self.running.len();
+        let capacity = self.running.capacity();
+        if capacity > 2 * KEPT_CAPACITY && live < capacity / 8 {
+            self.running.shrink_to(KEPT_CAPACITY.max(capacity / 4));
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn new(live: &Arc<Live>, name: &'static str) -> Self {
+        let mut table = live.table();
+        table.last_id += 1;
+        let id = table.last_id;
+        table.running.insert(id, State::Starting);
+        drop(table);
+        Self {
+            id,
+            name,
+            live: Arc::clone(live),
+        }
+    }
+
+    fn panicked(&self, payload: &(dyn Any + Send)) {
+        self.live.panics.fetch_add(1, Ordering::Relaxed);
+        let message = panic_message(payload);
+        error!(task = self.name, "a task panicked: {message}");
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.live.ended(self.id);
+    }
+}
+
+// === impl Owned ===
+
+impl<F: Future<Output = ()>> Future for Owned<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        // The runtime would catch the panic too, but tell only a JoinHandle that nobody awaits.
+        // A future that panicked is not polled again.
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| this.future.poll(context)));
+        polled.unwrap_or_else(|payload| {
+            this.entry.panicked(&*payload);
+            Poll::Ready(())
+        })
+    }
+}
+
+/// What `panic!` was given, as far as it was text.
+fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    match payload.downcast_ref::<&'static str>() {
+        Some(message) => message,
+        None => payload
+            .downcast_ref::<String>()
+            .map_or("no message", String::as_str),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn finished_tasks_leave_nothing_behind() {
+        let tasks = Tasks::new();
+        for _ in 0..10_000 {
+            tasks.spawn("short", future::ready(()));
+        }
+        assert_eq!(tasks.len(), 10_000);
+        assert!(tasks.finish_within(LONG).await);
+        assert!(tasks.is_empty());
+        assert!(tasks.owner.live.table().running.capacity() <= 4 * KEPT_CAPACITY);
+        assert_eq!(Arc::strong_count(&tasks.owner.live), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_is_counted_and_ends_only_its_task() {
+        let tasks = Tasks::new();
+        let (go_on, told) = oneshot::channel();
+        tasks.spawn("sibling", async { told.await.unwrap() });
+        tasks.spawn("at once", async { panic!("on purpose: {}", 1) });
+        tasks.spawn("later", async {
+            tokio::task::yield_now().await;
+            panic!("on purpose");
+        });
+        assert!(!tasks.finish_within(Duration::from_secs(1)).await);
+        assert_eq!((tasks.panics(), tasks.len()), (2, 1));
+        go_on.send(()).unwrap();
+        assert!(tasks.finish_within(LONG).await);
+        assert_eq!(tasks.panics(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_no_longer_than_the_deadline_and_leaves_the_rest_running() {
+        let tasks = Tasks::new();
+        let (ended, end) = oneshot::channel();
+        tasks.spawn("slow", async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            ended.send(()).unwrap();
+        });
+        let start = Instant::now();
+        assert!(!tasks.finish_within(Duration::from_secs(5)).await);
+        assert_eq!(start.elapsed().as_secs(), 5);
+        assert!(tasks.finish_within(LONG).await);
+        assert_eq!(start.elapsed().as_secs(), 20);
+        end.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn aborted_futures_are_dropped_and_new_tasks_are_welcome() {
+        let tasks = Tasks::new();
+        let kept = Arc::new(());
+        for _ in 0..3 {
+            let held = Arc::clone(&kept);
+            tasks.spawn("idle", async move {
+                future::pending::<()>().await;
+                drop(held);
+            });
+        }
+        assert_eq!(tasks.abort_all(), 3);
+        assert!(tasks.finish_within(LONG).await);
+        assert_eq!(Arc::strong_count(&kept), 1);
+        assert_eq!(tasks.panics(), 0);
+
+        let (done, was_done) = oneshot::channel();
+        tasks.spawn("next", async { done.send(()).unwrap() });
+        was_done.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dropping_the_last_clone_ends_the_tasks() {
+        let tasks = Tasks::new();
+        let clone = tasks.clone();
+        let (kept, dropped) = oneshot::channel::<()>();
+        tasks.spawn("idle", async {
+            future::pending::<()>().await;
+            drop(kept);
+        });
+        drop(tasks);
+        tokio::task::yield_now().await;
+        assert_eq!(clone.len(), 1);
+        drop(clone);
+        dropped.await.unwrap_err();
+    }
+
+    #[test]
+    fn a_runtime_that_ends_empties_the_table() {
+        let tasks = Tasks::new();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async { tasks.spawn("idle", future::pending()) });
+        assert_eq!(tasks.len(), 1);
+        drop(runtime);
+        assert!(tasks.is_empty());
+    }
+
+    #[test]
+    fn wrapping_adds_four_words_to_a_future() {
+        let bare = future::pending::<()>();
+        let tasks = Tasks::new();
+        let entry = Entry::new(&tasks.owner.live, "measured");
+        let owned = Owned {
+            future: bare,
+            entry,
+        };
+        assert!(size_of_val(&owned) <= 4 * size_of::<usize>());
+    }
+}
