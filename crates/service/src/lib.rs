@@ -3,3 +3,6 @@
 //! Invariant: this crate knows no QUIC, no TLS and no tunnel; the programs bring those.
 
 pub mod tasks;
+
+pub mod build_info;
+pub mod readiness;
