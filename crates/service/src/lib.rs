@@ -6,3 +6,4 @@ pub mod tasks;
 
 pub mod build_info;
 pub mod readiness;
+pub mod telemetry;
