@@ -2,8 +2,11 @@
 //!
 //! Invariant: this crate knows no QUIC, no TLS and no tunnel; the programs bring those.
 
+pub mod shutdown;
 pub mod tasks;
 
 pub mod build_info;
 pub mod readiness;
 pub mod telemetry;
+
+mod side_thread;
