@@ -5,6 +5,7 @@
 pub mod shutdown;
 pub mod tasks;
 
+pub mod admin;
 pub mod build_info;
 pub mod readiness;
 pub mod telemetry;
