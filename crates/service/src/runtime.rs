@@ -1,0 +1,186 @@
+//! How a program runs: one shard, one body, one exit status.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io::{self, Write};
+use std::iter;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// Threads for what blocks: name look-ups and file reads. A look-up cannot be cancelled and may
+/// block for many seconds, so there are enough for some dead name servers, and few enough that
+/// look-ups alone cannot exhaust the process (2 MiB of address space each; idle ones end).
+pub const BLOCKING_THREADS: usize = 64;
+
+/// How long a look-up that is still blocked may hold up the end of the process.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// The exit status for bad flags, unreadable files and taken ports; clap uses the same.
+const START_FAILED: u8 = 2;
+
+/// Any error, as the callers' libraries make them.
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// The program could not start: the configuration or the machine is at fault, and trying again
+/// without a change will not help. Becomes a [`RunError`] by `?`.
+#[derive(Debug)]
+pub struct StartError(Cause);
+
+/// Why a program ends with a status other than 0. Every error becomes one by `?`, as a failure
+/// after the start; one before it has to pass through [`StartError::new`].
+///
+/// It is no [`Error`] itself: nothing but [`run`] is to receive it.
+#[derive(Debug)]
+pub struct RunError {
+    status: u8,
+    cause: Cause,
+}
+
+/// An error and all its sources in one line.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+/// The runtime of a shard: the calling thread alone runs all tasks, so bytes and wake-ups stay on
+/// one core. What blocks goes to at most [`BLOCKING_THREADS`] threads.
+///
+/// # Errors
+/// When the system refuses the poller or its wake-up descriptor.
+pub fn shard() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+}
+
+/// Runs the body of the program `name` on a shard on this thread, with as many file descriptors
+/// as the hard limit allows, and says how the process is to exit: 0; 2 after a [`StartError`];
+/// 1 after any other error or a panic. An error is one line on stderr: `NAME: what: why`.
+pub fn run<F>(name: &str, body: F) -> ExitCode
+where
+    F: Future<Output = Result<(), RunError>>,
+{
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        say(
+            name,
+            &format_args!("cannot raise the limit of open files: {error}"),
+        );
+    }
+    let runtime = match shard() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(name, &format_args!("cannot start the runtime: {error}"));
+            return ExitCode::from(START_FAILED);
+        }
+    };
+    // Dropping a runtime waits for its blocking threads without a limit, and a panic would drop it.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(body)));
+    runtime.shutdown_timeout(END_LIMIT);
+    match outcome {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            say(name, &Chain(&*error.cause));
+            ExitCode::from(error.status)
+        }
+        // The panic hook has said what happened.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+// === impl StartError ===
+
+impl StartError {
+    /// Marks an error as one of the start.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
+
+// === impl RunError ===
+
+impl RunError {
+    /// A failure after the start, for causes that are no [`Error`] themselves.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            status: 1,
+            cause: cause.into(),
+        }
+    }
+}
+
+impl From<StartError> for RunError {
+    fn from(StartError(cause): StartError) -> Self {
+        Self {
+            status: START_FAILED,
+            cause,
+        }
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for RunError {
+    fn from(cause: E) -> Self {
+        Self::new(cause)
+    }
+}
+
+// === impl Chain ===
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sources = iter::successors(Some(self.0), |error| (*error).source());
+        let texts: Vec<String> = sources.map(ToString::to_string).collect();
+        let line = texts.join(": ");
+        formatter.write_str(&line.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// Writes one line to stderr; when even that fails, the exit status has to say it all.
+fn say(name: &str, what: &dyn fmt::Display) {
+    drop(writeln!(io::stderr().lock(), "{name}: {what}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use thiserror::Error;
+
+    use super::*;
+
+    #[derive(Debug, Error)]
+    #[error("bind --listen\n  127.0.0.1:1")]
+    struct Outer(#[source] io::Error);
+
+    fn fails() -> Result<(), RunError> {
+        Err(Outer(io::Error::other("address\tin use")))?;
+        Ok(())
+    }
+
+    fn fails_to_start() -> Result<(), RunError> {
+        Err(StartError::new("no"))?;
+        Ok(())
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_sources() {
+        let error = fails().unwrap_err();
+        assert_eq!(
+            Chain(&*error.cause).to_string(),
+            "bind --listen 127.0.0.1:1: address in use"
+        );
+    }
+
+    #[test]
+    fn the_status_tells_a_start_error_from_a_later_one() {
+        assert_eq!(fails().unwrap_err().status, 1);
+        assert_eq!(fails_to_start().unwrap_err().status, 2);
+        assert_eq!(RunError::new("text").status, 1);
+    }
+
+    #[test]
+    fn the_limit_of_open_files_is_raised_to_the_hard_one() {
+        assert_eq!(run("test", async { Ok(()) }), ExitCode::SUCCESS);
+        let (soft, hard) = rlimit::Resource::NOFILE.get().unwrap();
+        assert_eq!(soft, hard);
+    }
+}
