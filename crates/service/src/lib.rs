@@ -8,6 +8,7 @@ pub mod tasks;
 
 pub mod admin;
 pub mod build_info;
+pub mod probe;
 pub mod readiness;
 pub mod telemetry;
 

@@ -365,7 +365,8 @@ mod tests {
         tokio::task::yield_now().await;
         assert_eq!(clone.len(), 1);
         drop(clone);
-        dropped.await.unwrap_err();
+        let ended = tokio::time::timeout(LONG, dropped).await;
+        ended.expect("the task is aborted").unwrap_err();
     }
 
     #[test]

@@ -1,0 +1,88 @@
+//! Asks a running program whether it is alive: what a container's health check runs.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Bounds the connect and each read; container runtimes give up after 30 s on their own.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Why a program counts as not alive.
+#[derive(Debug, Error)]
+#[error("{address}/livez: {why}")]
+pub struct ProbeError {
+    address: SocketAddr,
+    why: String,
+}
+
+/// Gets `/livez` from a program's admin address; an unspecified one is asked on loopback.
+///
+/// # Errors
+/// When nobody answers within 3 s, or with another status than 200.
+pub fn livez(admin: SocketAddr) -> Result<(), ProbeError> {
+    let address = SocketAddr::new(reachable(admin.ip()), admin.port());
+    let failed = |why: String| ProbeError { address, why };
+    let status = status_line(address).map_err(|error| failed(error.to_string()))?;
+    if status.starts_with("HTTP/1.1 200 ") {
+        Ok(())
+    } else {
+        Err(failed(format!("answered {status:?}")))
+    }
+}
+
+fn reachable(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    }
+}
+
+fn status_line(address: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    // A status line fits many times over.
+    let mut answer = Vec::new();
+    stream.take(1024).read_to_end(&mut answer)?;
+    let line = answer
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    Ok(String::from_utf8_lossy(line).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use prometheus_client::registry::Registry;
+
+    use super::livez;
+    use crate::admin::Admin;
+    use crate::readiness::Readiness;
+
+    #[test]
+    fn a_living_program_is_alive_and_a_missing_one_is_not() {
+        let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = admin.local_addr();
+        let thread = admin
+            .serve(Readiness::new(), Arc::new(Registry::default()))
+            .unwrap();
+        livez(address).unwrap();
+        livez(([0, 0, 0, 0], address.port()).into()).unwrap();
+        drop(thread);
+        livez(address).unwrap_err();
+    }
+
+    #[test]
+    fn silence_is_not_alive() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = livez(silent.local_addr().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("/livez"), "{error}");
+    }
+}
