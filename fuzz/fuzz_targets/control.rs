@@ -1,0 +1,4 @@
+//! Control messages from arbitrary bytes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| towline_fuzz::control(bytes));

@@ -1,0 +1,4 @@
+//! Answer heads from arbitrary bytes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| towline_fuzz::head_answer(bytes));
