@@ -15,8 +15,9 @@ WORKDIR /src
 COPY . .
 ARG REVISION=unknown
 ENV TOWLINE_COMMIT=${REVISION}
+# The sources of dependencies are cached, what was compiled is not: cargo trusts time stamps, and
+# two clones that share a target directory could be taken for each other.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/src/target \
     cargo build --release --locked -p proxy-server -p proxy-agent -p agent-tcp && \
     mkdir /out && \
     cp target/release/proxy-server target/release/proxy-agent target/release/agent-tcp /out/
