@@ -80,11 +80,12 @@ pub enum End {
     Aborted(StreamCode),
 }
 
-/// Splices until both halves have ended or one is reset.
+/// Splices until both halves have ended or one is reset; `early` was read from the socket before.
 ///
 /// A failure on one side becomes a reset on the other, also when the returned future is dropped.
 pub async fn splice<S: Socket>(
     socket: S,
+    early: Bytes,
     stream: TunnelStream,
     seat: Seat,
     options: Options,
@@ -95,7 +96,10 @@ pub async fn splice<S: Socket>(
         seat,
         from_socket: options.from_socket,
         idle: options.idle_timeout.map(Idle::new),
-        inbound: Inbound::default(),
+        inbound: Inbound {
+            pending: early,
+            ..Inbound::default()
+        },
         outbound: Outbound::default(),
     };
     let end = poll_fn(|cx| splice.poll(cx)).await;

@@ -1,0 +1,76 @@
+//! What a client's bytes mean: the seam between listeners and tunnels, and the table of frontends.
+
+pub mod http_connect;
+pub mod raw;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use towline_tunnel::knobs::wait;
+use towline_tunnel::refusal::Refusal;
+use towline_tunnel::splice::Socket;
+use towline_tunnel::target::Target;
+
+use crate::forward::Forward;
+use crate::listener::ClientStream;
+use crate::request::ClientInfo;
+
+/// How a frontend tells its client the outcome, in its own protocol.
+pub trait Responder: Send {
+    /// What the tunnel's bytes are spliced with.
+    type Stream: Socket;
+
+    /// Resolves when the client has left before it got its answer. Cancel-safe.
+    fn hung_up(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Says yes; returns the stream and the bytes that the client sent meanwhile.
+    fn accept(self) -> impl Future<Output = io::Result<(Self::Stream, Bytes)>> + Send;
+
+    /// Says no, and why.
+    fn refuse(self, why: &Refusal) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// Flags of the frontends.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Clients")]
+pub struct FrontendArgs {
+    /// How long a client may take to send its request head; 408 then.
+    #[arg(
+        long,
+        env = "TOWLINE_HEAD_TIMEOUT",
+        value_name = "TIME",
+        default_value = "10s"
+    )]
+    #[arg(value_parser = wait)]
+    pub head_timeout: Duration,
+}
+
+/// What speaks on a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frontend {
+    /// HTTP/1.1 CONNECT.
+    Connect,
+    /// Bytes as they come: to a passthrough agent, or to a fixed target through a connect agent.
+    Raw(Option<Target>),
+}
+
+// === impl Frontend ===
+
+impl Frontend {
+    /// Serves one connection to its end.
+    pub async fn serve(
+        &self,
+        stream: ClientStream,
+        client: ClientInfo,
+        args: &FrontendArgs,
+        forward: &Arc<Forward>,
+    ) {
+        match self {
+            Self::Connect => http_connect::serve(stream, client, args, forward).await,
+            Self::Raw(target) => raw::serve(stream, client, target.clone(), forward).await,
+        }
+    }
+}

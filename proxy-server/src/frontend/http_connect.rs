@@ -1,0 +1,150 @@
+//! HTTP/1.1 CONNECT (RFC 9110 §9.3.6): curl's `--proxy`, `HTTPS_PROXY`, kube-apiserver.
+//!
+//! A client that closes its side before it got its answer has left: a CONNECT client has nothing
+//! to say before the answer that a close could end, and only so a dial nobody waits for is
+//! cancelled.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use towline_tunnel::control::AgentKind;
+use towline_tunnel::head::{self, MAX_HEAD};
+use towline_tunnel::refusal::{Reason, Refusal};
+
+use crate::forward::Forward;
+use crate::frontend::{FrontendArgs, Responder};
+use crate::listener::ClientStream;
+use crate::request::{ClientInfo, Request};
+
+/// Bytes that a client may send behind its head before it is answered; more wait in its socket.
+const MAX_EARLY: usize = 16 * 1024;
+
+/// How long an answer may take to leave; it is far smaller than any socket buffer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long and how much a refused client may go on sending. Closing on unread bytes would reset
+/// the connection, and the client might never see why it was refused.
+const LINGER: Duration = Duration::from_secs(2);
+const MAX_LINGER_BYTES: u64 = 16 * 1024 * 1024;
+
+const ACCEPTED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+
+/// Answers one client; holds what it sent behind its head.
+struct ConnectResponder {
+    stream: ClientStream,
+    early: BytesMut,
+}
+
+/// How reading the head went wrong.
+enum HeadFailed {
+    /// The client left, or its connection failed: nobody is there to be answered.
+    Gone,
+    Refused(Refusal),
+}
+
+/// Serves one connection: head, tunnel or refusal, end.
+pub(super) async fn serve(
+    mut stream: ClientStream,
+    client: ClientInfo,
+    args: &FrontendArgs,
+    forward: &Arc<Forward>,
+) {
+    let head = timeout(args.head_timeout, read_head(&mut stream))
+        .await
+        .unwrap_or_else(|_elapsed| Err(HeadFailed::Refused(Reason::HeadTimeout.into())));
+    match head {
+        Ok((head, early)) => {
+            let responder = ConnectResponder { stream, early };
+            let request = Request {
+                target: head.target,
+                kind: AgentKind::Connect,
+                client,
+                traceparent: head.traceparent,
+            };
+            forward.handle(request, responder).await;
+        }
+        Err(HeadFailed::Gone) => forward.client_left_early(&client),
+        Err(HeadFailed::Refused(why)) => {
+            let responder = ConnectResponder {
+                stream,
+                early: BytesMut::new(),
+            };
+            forward.refuse_unread(&client, responder, &why).await;
+        }
+    }
+}
+
+/// Reads the head in however many pieces it comes; returns what came behind it as well.
+async fn read_head(stream: &mut ClientStream) -> Result<(head::Request, BytesMut), HeadFailed> {
+    let mut bytes = BytesMut::with_capacity(1024);
+    loop {
+        if stream
+            .read_buf(&mut bytes)
+            .await
+            .map_err(|_| HeadFailed::Gone)?
+            == 0
+        {
+            return Err(HeadFailed::Gone);
+        }
+        match head::parse_request(&bytes) {
+            Err(error) => return Err(HeadFailed::Refused(error.into())),
+            Ok(Some((request, _))) if request.target.is_upstream() => {
+                let why = Refusal::new(Reason::BadRequest, "the port of a target cannot be 0");
+                return Err(HeadFailed::Refused(why));
+            }
+            // A copy of what is left, so that no tunnel keeps its head's buffer for life.
+            Ok(Some((request, used))) => return Ok((request, BytesMut::from(&bytes[used..]))),
+            Ok(None) => bytes.reserve(MAX_HEAD.min(bytes.len())),
+        }
+    }
+}
+
+// === impl ConnectResponder ===
+
+impl Responder for ConnectResponder {
+    type Stream = ClientStream;
+
+    async fn hung_up(&mut self) {
+        while self.early.len() < MAX_EARLY {
+            match self.stream.read_buf(&mut self.early).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+        // The client has sent all that fits; whether it is still there shows with the answer.
+        std::future::pending().await
+    }
+
+    async fn accept(mut self) -> io::Result<(ClientStream, Bytes)> {
+        // Flushed before any payload is even read: kube-apiserver fails on a payload byte that
+        // comes along with the head.
+        send(&mut self.stream, ACCEPTED).await?;
+        Ok((self.stream, self.early.freeze()))
+    }
+
+    async fn refuse(mut self, why: &Refusal) -> io::Result<()> {
+        send(&mut self.stream, &why.to_response("proxy-server")).await?;
+        let farewell = async {
+            self.stream.shutdown().await?;
+            let rest = &mut (&mut self.stream).take(MAX_LINGER_BYTES);
+            tokio::io::copy(rest, &mut tokio::io::sink()).await
+        };
+        // A client that neither reads nor closes has had its answer all the same.
+        timeout(LINGER, farewell).await.ok();
+        Ok(())
+    }
+}
+
+async fn send(stream: &mut ClientStream, answer: &[u8]) -> io::Result<()> {
+    let sent = async {
+        stream.write_all(answer).await?;
+        stream.flush().await
+    };
+    timeout(ANSWER_TIMEOUT, sent)
+        .await
+        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?
+}

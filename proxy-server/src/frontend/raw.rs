@@ -1,0 +1,58 @@
+//! Raw bytes: every connection goes as it is to a passthrough agent's upstream, or to one fixed
+//! target. There is no answer to send; a refusal is a reset.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use towline_tunnel::control::AgentKind;
+use towline_tunnel::refusal::Refusal;
+use towline_tunnel::splice::Socket;
+use towline_tunnel::target::Target;
+
+use crate::forward::Forward;
+use crate::frontend::Responder;
+use crate::listener::ClientStream;
+use crate::request::{ClientInfo, Request};
+
+struct RawResponder(ClientStream);
+
+/// Serves one connection to its end.
+pub(super) async fn serve(
+    stream: ClientStream,
+    client: ClientInfo,
+    target: Option<Target>,
+    forward: &Arc<Forward>,
+) {
+    let (kind, target) = match target {
+        Some(target) => (AgentKind::Connect, target),
+        None => (AgentKind::Passthrough, Target::upstream()),
+    };
+    let request = Request {
+        target,
+        kind,
+        client,
+        traceparent: None,
+    };
+    forward.handle(request, RawResponder(stream)).await;
+}
+
+// === impl RawResponder ===
+
+impl Responder for RawResponder {
+    type Stream = ClientStream;
+
+    /// Never: its bytes are payload already, and an end of file among them ends one half only.
+    async fn hung_up(&mut self) {
+        std::future::pending().await
+    }
+
+    async fn accept(self) -> io::Result<(ClientStream, Bytes)> {
+        Ok((self.0, Bytes::new()))
+    }
+
+    async fn refuse(self, _why: &Refusal) -> io::Result<()> {
+        self.0.abort_on_close();
+        Ok(())
+    }
+}
