@@ -60,6 +60,14 @@ pub enum Frontend {
 // === impl Frontend ===
 
 impl Frontend {
+    /// The word for it on the command line and in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Raw(_) => "raw",
+        }
+    }
+
     /// Serves one connection to its end.
     pub async fn serve(
         &self,

@@ -240,7 +240,8 @@ impl Bound {
         let admit = Arc::clone(&agents).run(agent_tasks.clone());
         accepting.spawn("agents", admit);
         for door in doors {
-            info!(frontend = %door.name(), address = %door.listener().local_address(), "listening");
+            let address = door.listener().local_address();
+            info!(listener = %door.name(), frontend = door.frontend().name(), address = address.bare(), "listening");
             accepting.spawn(
                 "door",
                 door.run(clients.clone(), stop_accepting.child_token()),

@@ -35,6 +35,14 @@ pub enum AddressError {
 // === impl Address ===
 
 impl Address {
+    /// The address without its scheme, for whoever connects: `127.0.0.1:8443` or a path.
+    pub fn bare(&self) -> String {
+        match self {
+            Self::Tcp(address) | Self::Tls(address) => address.to_string(),
+            Self::Unix(path) => path.display().to_string(),
+        }
+    }
+
     /// Whether the system picks the port, so that two of these do not collide.
     pub fn takes_any_port(&self) -> bool {
         match self {
