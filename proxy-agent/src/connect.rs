@@ -60,3 +60,24 @@ fn dialable(target: Target) -> Result<Target, Refusal> {
     }
     Ok(target)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a tunnel costs the agent while it is idle, beside its socket and its stream.
+    const LONGEST: usize = 1536;
+
+    fn size_of_serving<'a, F>(_serve: impl FnOnce(&'a Connect, TunnelStream, Dialect) -> F) -> usize
+    where
+        F: Future<Output = ()> + 'a,
+    {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_tunnel_is_small() {
+        let size = size_of_serving(|connect, stream, dialect| connect.serve(stream, dialect));
+        assert!(size <= LONGEST, "{size}");
+    }
+}

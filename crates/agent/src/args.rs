@@ -86,7 +86,7 @@ pub struct AgentArgs {
     pub(crate) telemetry: TelemetryArgs,
 
     /// Check flags and files, then exit: 0 when the agent could start.
-    #[arg(long)]
+    #[arg(long, env = "TOWLINE_CHECK_CONFIG")]
     pub(crate) check_config: bool,
 }
 
