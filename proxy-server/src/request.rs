@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use towline_tunnel::control::AgentKind;
+use towline_tunnel::head;
 use towline_tunnel::target::Target;
 
 /// A client's wish for a tunnel.
@@ -43,11 +44,12 @@ pub enum ClientAddress {
 // === impl ClientAddress ===
 
 impl ClientAddress {
-    /// The node identifier for `Forwarded: for=…` (RFC 7239 §6).
+    /// The value of `Forwarded` (RFC 7239) that names this client; an obfuscated identifier (§6.3)
+    /// where there is no address.
     pub fn forwarded(self) -> String {
         match self {
-            Self::Ip(address) => address.to_string(),
-            Self::Unix => "_unix".to_owned(),
+            Self::Ip(address) => head::forwarded_for(address),
+            Self::Unix => "for=_unix".to_owned(),
         }
     }
 }

@@ -1,1 +1,53 @@
-//! e2e
+//! Runs the programs together, in process or as processes, for tests that read as sentences.
+//!
+//! Everything listens on ports that the system picks; nothing sleeps to wait: [`eventually`] asks
+//! again until it is so, and [`bounded`] ends a test that hangs.
+
+pub mod certs;
+pub mod client;
+pub mod process;
+pub mod programs;
+pub mod relay;
+pub mod target;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+/// The longest that any one test may take.
+const TEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// The longest that anything may take that has no deadline of its own.
+const EVENTUALLY: Duration = Duration::from_secs(10);
+
+/// Runs a test to its end, at most a minute.
+///
+/// # Panics
+/// When the minute is over.
+pub async fn bounded<T>(test: impl Future<Output = T>) -> T {
+    // On the heap: tests are as large as what they hold.
+    timeout(TEST_LIMIT, Box::pin(test))
+        .await
+        .expect("the test must end within a minute")
+}
+
+/// Asks until the answer is `expected`, at most ten seconds; `what` says so in product words.
+///
+/// # Panics
+/// When it is not so in time.
+pub async fn eventually<T: PartialEq + Debug>(what: &str, expected: T, mut ask: impl FnMut() -> T) {
+    let deadline = Instant::now() + EVENTUALLY;
+    loop {
+        let answer = ask();
+        if answer == expected {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{what}: expected {expected:?}, still {answer:?}"
+        );
+        sleep(Duration::from_millis(5)).await;
+    }
+}
