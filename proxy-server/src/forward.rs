@@ -1,9 +1,11 @@
 //! One tunnel from request to last byte, in phases: pick a session, open a stream, wait for the
 //! agent's answer, answer the client, splice, record.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 use tokio::time::{Instant, timeout_at};
 use towline_tunnel::control::AgentKind;
@@ -11,13 +13,12 @@ use towline_tunnel::head::{self, Answer};
 use towline_tunnel::knobs::wait;
 use towline_tunnel::refusal::{Reason, Refusal};
 use towline_tunnel::session::{Dialect, OpenError};
-use towline_tunnel::splice::{self, Options};
+use towline_tunnel::splice::{self, Options, Socket};
 use towline_tunnel::stream::{ReadHeadError, TunnelStream};
 use towline_tunnel::tunnels::{Direction, Tunnels};
 use tracing::{debug, info};
 
 use crate::forward::record::Record;
-use crate::frontend::Responder;
 use crate::metrics::Metrics;
 use crate::registry::{Member, Registry, SessionId};
 use crate::request::{ClientInfo, Request};
@@ -30,6 +31,21 @@ const MAX_ATTEMPTS: usize = 3;
 
 /// How long an agent may be late with the answer whose deadline it was told.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
+
+/// How a frontend tells its client the outcome, in its own protocol.
+pub trait Responder: Send {
+    /// What the tunnel's bytes are spliced with.
+    type Stream: Socket;
+
+    /// Resolves when the client has left before it got its answer. Cancel-safe.
+    fn hung_up(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Says yes; returns the stream and the bytes that the client sent meanwhile.
+    fn accept(self) -> impl Future<Output = io::Result<(Self::Stream, Bytes)>> + Send;
+
+    /// Says no, and why.
+    fn refuse(self, why: &Refusal) -> impl Future<Output = io::Result<()>> + Send;
+}
 
 /// Flags of every tunnel.
 #[derive(Debug, Clone, Args)]
@@ -224,7 +240,7 @@ fn no_agent(kind: AgentKind) -> Refusal {
 }
 
 /// A client that is gone before it was refused has lost nothing.
-fn answered(sent: std::io::Result<()>) {
+fn answered(sent: io::Result<()>) {
     if let Err(error) = sent {
         debug!(%error, "the client did not wait for its refusal");
     }

@@ -3,35 +3,16 @@
 pub mod http_connect;
 pub mod raw;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::Args;
 use towline_tunnel::knobs::wait;
-use towline_tunnel::refusal::Refusal;
-use towline_tunnel::splice::Socket;
 use towline_tunnel::target::Target;
 
 use crate::forward::Forward;
 use crate::listener::ClientStream;
 use crate::request::ClientInfo;
-
-/// How a frontend tells its client the outcome, in its own protocol.
-pub trait Responder: Send {
-    /// What the tunnel's bytes are spliced with.
-    type Stream: Socket;
-
-    /// Resolves when the client has left before it got its answer. Cancel-safe.
-    fn hung_up(&mut self) -> impl Future<Output = ()> + Send;
-
-    /// Says yes; returns the stream and the bytes that the client sent meanwhile.
-    fn accept(self) -> impl Future<Output = io::Result<(Self::Stream, Bytes)>> + Send;
-
-    /// Says no, and why.
-    fn refuse(self, why: &Refusal) -> impl Future<Output = io::Result<()>> + Send;
-}
 
 /// Flags of the frontends.
 #[derive(Debug, Clone, Args)]

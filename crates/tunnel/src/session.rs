@@ -6,7 +6,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,12 +13,11 @@ use quinn::ConnectionError;
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
-use tokio::sync::Notify;
 use tokio::time::timeout;
 use towline_tls::identity::Identity;
 
 use crate::code::SessionCode;
-use crate::stream::TunnelStream;
+use crate::stream::{OpenStreams, TunnelStream};
 
 /// Application protocols (RFC 7301) of the two dialects, the preferred one first.
 pub const ALPN: [&[u8]; 2] = [b"towline/1", b"quic-echo-example"];
@@ -43,17 +41,6 @@ struct Inner {
     identity: Identity,
     open: OpenStreams,
     endpoint: Option<quinn::Endpoint>,
-}
-
-/// How many tunnel streams a session has open; each [`TunnelStream`] holds one count.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct OpenStreams(Arc<Count>);
-
-#[derive(Debug, Default)]
-struct Count {
-    open: AtomicUsize,
-    /// Notified when the last open stream ends.
-    none: Notify,
 }
 
 /// What a session knows of its path and its traffic.
@@ -243,36 +230,6 @@ impl fmt::Debug for Session {
             .field("dialect", &self.dialect())
             .field("identity", &self.identity().name())
             .finish_non_exhaustive()
-    }
-}
-
-// === impl OpenStreams ===
-
-impl OpenStreams {
-    /// Counts one stream; the caller pairs it with [`Self::remove`].
-    pub(crate) fn add(&self) {
-        self.0.open.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Takes one stream off the count.
-    pub(crate) fn remove(&self) {
-        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.none.notify_waiters();
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.0.open.load(Ordering::Relaxed)
-    }
-
-    async fn none(&self) {
-        loop {
-            let none = self.0.none.notified();
-            if self.count() == 0 {
-                return;
-            }
-            none.await;
-        }
     }
 }
 

@@ -6,16 +6,18 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
 use crate::code::StreamCode;
 use crate::head::{self, HeadError, MAX_HEAD};
-use crate::session::OpenStreams;
 
 /// One bidirectional stream of a session.
 pub struct TunnelStream {
@@ -29,6 +31,17 @@ pub struct TunnelStream {
     pub(crate) ended: bool,
     on_drop: StreamCode,
     open: OpenStreams,
+}
+
+/// How many tunnel streams a session has open; each [`TunnelStream`] holds one count.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OpenStreams(Arc<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    open: AtomicUsize,
+    /// Notified when the last open stream ends.
+    none: Notify,
 }
 
 /// Why a stream cannot go on.
@@ -239,6 +252,36 @@ impl fmt::Debug for TunnelStream {
             .field("finished", &self.finished)
             .field("ended", &self.ended)
             .finish_non_exhaustive()
+    }
+}
+
+// === impl OpenStreams ===
+
+impl OpenStreams {
+    /// Counts one stream; the caller pairs it with [`Self::remove`].
+    fn add(&self) {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one stream off the count.
+    fn remove(&self) {
+        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.none.notify_waiters();
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    pub(crate) async fn none(&self) {
+        loop {
+            let none = self.0.none.notified();
+            if self.count() == 0 {
+                return;
+            }
+            none.await;
+        }
     }
 }
 

@@ -15,8 +15,8 @@ use towline_tunnel::control::AgentKind;
 use towline_tunnel::head::{self, MAX_HEAD};
 use towline_tunnel::refusal::{Reason, Refusal};
 
-use crate::forward::Forward;
-use crate::frontend::{FrontendArgs, Responder};
+use crate::forward::{Forward, Responder};
+use crate::frontend::FrontendArgs;
 use crate::listener::ClientStream;
 use crate::request::{ClientInfo, Request};
 

@@ -10,8 +10,7 @@ use towline_tunnel::refusal::Refusal;
 use towline_tunnel::splice::Socket;
 use towline_tunnel::target::Target;
 
-use crate::forward::Forward;
-use crate::frontend::Responder;
+use crate::forward::{Forward, Responder};
 use crate::listener::ClientStream;
 use crate::request::{ClientInfo, Request};
 
