@@ -52,6 +52,8 @@
 //! whoever does not know them. What an older peer would misread becomes `towline/2`, and both are
 //! offered for a year.
 
+// The pure half: no runtime, no sockets, no clock.
+
 pub mod target;
 
 pub mod refusal;
@@ -62,20 +64,30 @@ pub mod control;
 
 pub mod code;
 
-pub mod knobs;
-
-pub mod endpoint;
-
-pub mod session;
-
-pub mod control_stream;
-
-pub mod stream;
-
-pub mod tunnels;
-
-pub mod splice;
-
 pub mod backoff;
 
+// The half that does I/O.
+
+#[cfg(feature = "quic")]
+pub mod knobs;
+
+#[cfg(feature = "quic")]
+pub mod endpoint;
+
+#[cfg(feature = "quic")]
+pub mod session;
+
+#[cfg(feature = "quic")]
+pub mod control_stream;
+
+#[cfg(feature = "quic")]
+pub mod stream;
+
+#[cfg(feature = "quic")]
+pub mod tunnels;
+
+#[cfg(feature = "quic")]
+pub mod splice;
+
+#[cfg(feature = "quic")]
 pub mod keep;
