@@ -108,11 +108,14 @@ impl Cli {
     pub fn command() -> clap::Command {
         let command = clap::Command::new("proxy-server")
             .version(build_info::long_version())
-            .about(ABOUT)
-            .after_help(EXAMPLES)
             .subcommand_negates_reqs(true)
             .args_conflicts_with_subcommands(true);
-        Command::augment_subcommands(ServeArgs::augment_args(command)).subcommand_required(false)
+        // Last, because augmenting brings the words of the augmenting types along.
+        Command::augment_subcommands(ServeArgs::augment_args(command))
+            .subcommand_required(false)
+            .about(ABOUT)
+            .long_about(None)
+            .after_help(EXAMPLES)
     }
 
     /// Reads what clap found.
