@@ -192,7 +192,7 @@ impl Forward {
         deadline: Instant,
     ) -> Result<TunnelStream, Refusal> {
         let mut stream = member.session.open().map_err(|error| match error {
-            OpenError::Full => Refusal::new(Reason::Overload, "the agent's streams are used up"),
+            OpenError::Full => Refusal::new(Reason::Overload, error.to_string()),
             OpenError::Lost => Refusal::from(Reason::AgentLost),
         })?;
         if member.session.dialect() == Dialect::Legacy && request.kind == AgentKind::Passthrough {

@@ -84,6 +84,7 @@ pub struct Listener {
     buffers: SocketBuffers,
     handshakes: Arc<AtomicUsize>,
     handshake_timeout: Duration,
+    max_streams: u32,
 }
 
 /// The agent's endpoint for one dial: a fresh socket, so that a redial leaves broken NAT or load
@@ -92,12 +93,14 @@ pub struct Listener {
 pub struct Dialer {
     endpoint: quinn::Endpoint,
     config: ClientConfig,
+    max_streams: u32,
 }
 
 /// A handshake that has begun; whoever holds it decides when to spend time on it.
 pub struct Incoming {
     incoming: quinn::Incoming,
     timeout: Duration,
+    max_streams: u32,
     _slot: HandshakeSlot,
 }
 
@@ -130,6 +133,7 @@ impl Listener {
             buffers,
             handshakes: Arc::default(),
             handshake_timeout: session.quic_handshake_timeout,
+            max_streams: session.max_tunnels_per_session,
         })
     }
 
@@ -161,6 +165,7 @@ impl Listener {
                 return Some(Incoming {
                     incoming,
                     timeout: self.handshake_timeout,
+                    max_streams: self.max_streams,
                     _slot: HandshakeSlot::take(&self.handshakes),
                 });
             }
@@ -198,7 +203,7 @@ impl Incoming {
         let connection = timeout(self.timeout, connecting)
             .await
             .map_err(|_elapsed| SessionError::HandshakeTimeout)??;
-        Session::new(connection, None)
+        Session::new(connection, None, self.max_streams)
     }
 }
 
@@ -248,7 +253,11 @@ impl Dialer {
             address: any,
             source,
         })?;
-        Ok(Self { endpoint, config })
+        Ok(Self {
+            endpoint,
+            config,
+            max_streams: session.max_tunnels_per_session,
+        })
     }
 
     /// Dials the server and verifies that its certificate carries `name`.
@@ -268,7 +277,7 @@ impl Dialer {
         let connection = timeout(limit, connecting)
             .await
             .map_err(|_elapsed| SessionError::HandshakeTimeout)??;
-        Session::new(connection, Some(self.endpoint))
+        Session::new(connection, Some(self.endpoint), self.max_streams)
     }
 }
 

@@ -77,8 +77,8 @@ pub struct SessionArgs {
     )]
     pub stall_budget: ByteSize,
 
-    /// Tunnels that one session carries at the same time; an agent grants them, and a server
-    /// tries another session when they are used up.
+    /// Tunnels that one session carries at the same time; the smaller value of the two ends holds,
+    /// and a server tries another session, or answers 503, when they are used up.
     #[arg(
         long,
         env = "TOWLINE_MAX_TUNNELS_PER_SESSION",

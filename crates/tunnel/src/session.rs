@@ -41,6 +41,8 @@ struct Inner {
     identity: Identity,
     open: OpenStreams,
     endpoint: Option<quinn::Endpoint>,
+    /// Tunnel streams that this end opens at the same time, if the peer grants as many.
+    max_streams: usize,
 }
 
 /// What a session knows of its path and its traffic.
@@ -95,8 +97,8 @@ pub enum SessionError {
 /// Why a session opened no stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// All streams that the agent granted are in use.
-    #[error("the agent's streams are used up")]
+    /// All streams that the agent granted, or that this end allows, are in use.
+    #[error("the session's tunnels are used up")]
     Full,
     /// The session is gone.
     #[error("the session is gone")]
@@ -112,6 +114,7 @@ impl Session {
     pub(crate) fn new(
         connection: quinn::Connection,
         endpoint: Option<quinn::Endpoint>,
+        max_streams: u32,
     ) -> Result<Self, SessionError> {
         let dialect = dialect(connection.handshake_data())?;
         let identity = identity(connection.peer_identity())?;
@@ -122,6 +125,7 @@ impl Session {
             identity,
             open,
             endpoint,
+            max_streams: usize::try_from(max_streams).unwrap_or(usize::MAX),
         })))
     }
 
@@ -153,9 +157,12 @@ impl Session {
     /// Opens a tunnel stream without waiting.
     ///
     /// # Errors
-    /// [`OpenError::Full`] when the agent's grant is used up, [`OpenError::Lost`] when the session
+    /// [`OpenError::Full`] when the agent's grant or this end's own limit is used up, [`OpenError::Lost`] when the session
     /// has ended.
     pub fn open(&self) -> Result<TunnelStream, OpenError> {
+        if self.open_streams() >= self.0.max_streams {
+            return Err(OpenError::Full);
+        }
         let mut context = Context::from_waker(Waker::noop());
         match pin!(self.0.connection.open_bi()).poll(&mut context) {
             Poll::Ready(Ok((send, recv))) => Ok(TunnelStream::new(send, recv, self.0.open.clone())),
