@@ -3,8 +3,11 @@
 //! Everything listens on ports that the system picks; nothing sleeps to wait: [`eventually`] asks
 //! again until it is so, and [`bounded`] ends a test that hangs.
 
+pub mod admin;
 pub mod certs;
 pub mod client;
+pub mod endings;
+pub mod openmetrics;
 pub mod process;
 pub mod programs;
 pub mod relay;

@@ -78,24 +78,7 @@ impl Server {
     /// # Panics
     /// When the flags make no sense to clap.
     pub fn try_start(certs: &Certs, flags: &[&str]) -> Result<Self, String> {
-        let files = [
-            ("--cert-file", "server.pem"),
-            ("--cert-key", "server-key.pem"),
-            ("--client-ca-file", "ca.pem"),
-        ];
-        let mut line = vec!["proxy-server".to_owned()];
-        for (flag, file) in files {
-            line.extend([flag.to_owned(), certs.flag(file)]);
-        }
-        for (flag, value) in [
-            ("--listen-quic", "127.0.0.1:0"),
-            ("--admin-listen", "127.0.0.1:0"),
-        ] {
-            if !flags.contains(&flag) {
-                line.extend([flag.to_owned(), value.to_owned()]);
-            }
-        }
-        line.extend(flags.iter().map(ToString::to_string));
+        let line = server_line(certs, flags);
         let matches = ServerCli::command()
             .try_get_matches_from(line)
             .expect("good flags");
@@ -272,7 +255,36 @@ pub async fn pair(certs: &Certs, server_flags: &[&str]) -> (Server, Agent) {
     (server, agent)
 }
 
-fn agent_line(name: &str, certs: &Certs, server: SocketAddr, flags: &[&str]) -> Vec<String> {
+/// The command line of a proxy-server with these listeners and flags, and the usual ones.
+pub(crate) fn server_line(certs: &Certs, flags: &[&str]) -> Vec<String> {
+    let mut line = vec!["proxy-server".to_owned()];
+    let files = [
+        ("--cert-file", "server.pem"),
+        ("--cert-key", "server-key.pem"),
+        ("--client-ca-file", "ca.pem"),
+    ];
+    for (flag, file) in files {
+        line.extend([flag.to_owned(), certs.flag(file)]);
+    }
+    for (flag, value) in [
+        ("--listen-quic", "127.0.0.1:0"),
+        ("--admin-listen", "127.0.0.1:0"),
+    ] {
+        if !flags.contains(&flag) {
+            line.extend([flag.to_owned(), value.to_owned()]);
+        }
+    }
+    line.extend(flags.iter().map(ToString::to_string));
+    line
+}
+
+/// The command line of an agent for `server` with these flags, and the usual ones.
+pub(crate) fn agent_line(
+    name: &str,
+    certs: &Certs,
+    server: SocketAddr,
+    flags: &[&str],
+) -> Vec<String> {
     let mut line = vec![name.to_owned()];
     let files = [
         ("--ca-file", "ca.pem"),
