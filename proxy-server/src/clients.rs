@@ -26,13 +26,19 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Door {
     listener: Listener,
+    role: Arc<Role>,
+}
+
+/// What the connections of one door share; they outlive its listener in a drain.
+#[derive(Debug)]
+struct Role {
     frontend: Frontend,
     /// As logs and the access log name it.
     name: Arc<str>,
 }
 
 /// What the connections of all doors share.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Clients {
     /// Turns requests into tunnels.
     pub forward: Arc<Forward>,
@@ -63,16 +69,16 @@ impl Door {
                  use tls:// with --tls-client-ca-file, unix://, or a loopback address"
             );
         }
-        Ok(Self {
-            listener,
+        let role = Arc::new(Role {
             frontend: listen.frontend.clone(),
             name: name.into(),
-        })
+        });
+        Ok(Self { listener, role })
     }
 
     /// The name with the real address, for example `connect=tcp://127.0.0.1:41234`.
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.role.name
     }
 
     /// The open listener.
@@ -82,35 +88,34 @@ impl Door {
 
     /// What speaks on it.
     pub fn frontend(&self) -> &Frontend {
-        &self.frontend
+        &self.role.frontend
     }
 
     /// Accepts until `stop`, then closes the listener.
-    pub async fn run(self, clients: Clients, stop: CancellationToken) {
-        let door = Arc::new(self);
+    pub async fn run(self, clients: Arc<Clients>, stop: CancellationToken) {
         let mut resting = false;
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = door.accept(&clients) => accepted,
+                accepted = self.accept(&clients) => accepted,
             };
             match accepted {
-                Ok((permit, accepted)) => {
+                Ok((accepted, permit)) => {
                     resting = false;
                     clients.metrics.connected();
-                    let (door, own) = (Arc::clone(&door), clients.clone());
+                    let (role, own) = (Arc::clone(&self.role), Arc::clone(&clients));
                     clients.tasks.spawn("client", async move {
-                        door.serve(accepted, &own).await;
+                        role.serve(accepted, &own).await;
                         drop(permit);
                     });
                 }
                 Err(error) if died_in_the_queue(&error) => {
-                    debug!(listener = %door.name, %error, "a client left before it was accepted");
+                    debug!(listener = %self.name(), %error, "a client left before it was accepted");
                 }
                 Err(error) => {
                     clients.metrics.accept_failed();
                     if !std::mem::replace(&mut resting, true) {
-                        error!(listener = %door.name, %error, "cannot accept clients, trying on");
+                        error!(listener = %self.name(), %error, "cannot accept clients, trying on");
                     }
                     sleep(ACCEPT_BACKOFF).await;
                 }
@@ -118,21 +123,22 @@ impl Door {
         }
     }
 
-    async fn accept(&self, clients: &Clients) -> io::Result<(OwnedSemaphorePermit, Accepted)> {
+    /// The next connection, and the permit to serve it: without one, everybody behind it waits.
+    async fn accept(&self, clients: &Clients) -> io::Result<(Accepted, OwnedSemaphorePermit)> {
+        let accepted = self.listener.accept().await?;
         let permits = Arc::clone(&clients.permits);
-        let permit = match Arc::clone(&permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_none_left) => {
-                clients.metrics.accept_paused();
-                permits
-                    .acquire_owned()
-                    .await
-                    .expect("the semaphore is never closed")
-            }
-        };
-        Ok((permit, self.listener.accept().await?))
+        if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+            return Ok((accepted, permit));
+        }
+        clients.metrics.accept_paused();
+        let permit = permits.acquire_owned().await;
+        Ok((accepted, permit.expect("the semaphore is never closed")))
     }
+}
 
+// === impl Role ===
+
+impl Role {
     /// One connection from its first byte to its last.
     async fn serve(&self, accepted: Accepted, clients: &Clients) {
         let address = accepted.address;

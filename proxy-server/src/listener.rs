@@ -235,4 +235,12 @@ impl Socket for ClientStream {
             Self::Unix(_) => {}
         }
     }
+
+    fn failure(&self) -> Option<io::Error> {
+        match self {
+            Self::Tcp(stream) => stream.failure(),
+            Self::Tls(stream) => stream.get_ref().0.failure(),
+            Self::Unix(stream) => stream.take_error().unwrap_or_else(Some),
+        }
+    }
 }

@@ -92,7 +92,7 @@ pub struct Bound {
     admin: AdminThread,
     admin_address: SocketAddr,
     ready: Latch,
-    clients: Clients,
+    clients: Arc<Clients>,
     agent_tasks: Tasks,
     tunnels: Tunnels,
     registry: Registry,
@@ -141,7 +141,7 @@ pub fn bind(args: &ServeArgs, log: Option<&TelemetryGuard>) -> Result<Bound, Sta
         args.session.stream_window.as_u64(),
         args.session.stall_budget.as_u64(),
     );
-    let clients = Clients {
+    let clients = Arc::new(Clients {
         forward: Forward::new(
             args.forward.clone(),
             registry.clone(),
@@ -152,7 +152,7 @@ pub fn bind(args: &ServeArgs, log: Option<&TelemetryGuard>) -> Result<Bound, Sta
         permits: Arc::new(Semaphore::new(args.listen.permits())),
         tasks: Tasks::new(),
         metrics,
-    };
+    });
     let agent_tasks = Tasks::new();
     metered
         .sub_registry_with_prefix("towline_server")
@@ -244,7 +244,7 @@ impl Bound {
             info!(listener = %door.name(), frontend = door.frontend().name(), address = address.bare(), "listening");
             accepting.spawn(
                 "door",
-                door.run(clients.clone(), stop_accepting.child_token()),
+                door.run(Arc::clone(&clients), stop_accepting.child_token()),
             );
         }
         info!(address = %self.admin_address, "admin listening");

@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use towline_service::runtime::BLOCKING_THREADS;
 use towline_tunnel::refusal::{Reason, Refusal};
+use towline_tunnel::splice::prepare;
 use towline_tunnel::target::{Host, Target};
 
 use crate::happy_eyeballs::{Failure, interleave, race};
@@ -100,7 +101,7 @@ impl Default for Dialer {
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(address).await?;
-    socket.set_nodelay(true)?;
+    prepare(&socket)?;
     Ok(socket)
 }
 

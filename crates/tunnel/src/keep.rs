@@ -19,7 +19,7 @@ use crate::control_stream::{ControlStream, ControlStreamError};
 use crate::endpoint::{BindError, Dialer, SocketArgs};
 use crate::knobs::SessionArgs;
 use crate::session::{Dialect, Session, SessionError};
-use crate::stream::TunnelStream;
+use crate::stream::{StreamError, TunnelStream};
 use crate::target::{Host, Target};
 use crate::tunnels::Tunnels;
 
@@ -148,6 +148,9 @@ impl<S: Serve, O: Observe> Keeper<S, O> {
                     self.observe.failed(&self.server, &error);
                 }
             }
+            if self.shutdown.is_cancelled() {
+                return;
+            }
             let delay = backoff.next_delay(&mut random);
             debug!(?delay, "dialing again");
             tokio::select! {
@@ -254,12 +257,15 @@ impl<S: Serve, O: Observe> Keeper<S, O> {
                     Err(error) => return error.to_string(),
                 },
                 Some(ended) = tunnels.join_next() => report_panic(ended),
-                message = next_message(&mut control) => {
-                    if let Err(error) = note_message(message) {
+                message = next_message(&mut control) => match message {
+                    Ok(message) => note(&message),
+                    // The session's own end says why.
+                    Err(ControlStreamError::Stream(StreamError::SessionLost)) => control = None,
+                    Err(error) => {
                         session.close(SessionCode::Protocol, &error.to_string());
                         return error.to_string();
                     }
-                }
+                },
                 () = self.shutdown.cancelled(), if drain_deadline.is_none() => {
                     self.announce_drain(&mut control).await;
                     drain_deadline = Some(Box::pin(sleep(self.keep.drain)));
@@ -323,16 +329,15 @@ async fn next_message(control: &mut Option<ControlStream>) -> Result<Message, Co
     }
 }
 
-/// Only what a server may say; its session's end is noticed where streams are accepted.
-fn note_message(message: Result<Message, ControlStreamError>) -> Result<(), ControlStreamError> {
-    match message? {
+/// What a server says needs no answer: it opens no new streams, or its session is about to end.
+fn note(message: &Message) {
+    match message {
         Message::Draining(Draining { deadline_ms }) => {
             info!(deadline_ms, "the server drains: it opens no new streams");
         }
         Message::Bye(bye) => info!(reason = bye.reason, "the server says bye"),
         Message::Hello(_) | Message::Welcome(_) | Message::Unknown => {}
     }
-    Ok(())
 }
 
 /// Waits for ever when there is no deadline.

@@ -4,6 +4,10 @@
 //! pass through a scratch buffer of the thread, bytes from the stream are written out of the
 //! packets that brought them. A half that ends is ended on the other side; the other half goes on.
 
+mod end;
+mod idle;
+mod socket;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -12,14 +16,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::code::StreamCode;
 use crate::stream::{StreamError, TunnelStream};
 use crate::tunnels::{Direction, Seat};
+
+use idle::Idle;
+
+pub use end::{End, Summary};
+pub use socket::{Socket, prepare};
 
 /// Bytes read from a socket at a time; one buffer a thread, shared by its tunnels.
 const SCRATCH: usize = 64 * 1024;
@@ -30,14 +37,11 @@ const SLOTS: usize = 32;
 /// Rounds that one direction may go before the other tunnels of the thread get their turn.
 const ROUNDS: u32 = 16;
 
+/// How often a half-closed socket is looked at.
+const HALF_CLOSED_LOOK: Duration = Duration::from_secs(5);
+
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
-}
-
-/// A local socket that can end with a reset instead of an end of file.
-pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Makes the coming close an abort (TCP RST), as far as the socket knows such a thing.
-    fn abort_on_close(&self);
 }
 
 /// How a tunnel is spliced.
@@ -47,37 +51,6 @@ pub struct Options {
     pub from_socket: Direction,
     /// Silence in both directions after which the tunnel is reset; `None` waits for ever.
     pub idle_timeout: Option<Duration>,
-}
-
-/// What a tunnel moved, and how it ended.
-#[derive(Debug)]
-pub struct Summary {
-    /// Bytes from the client to the target.
-    pub to_target: u64,
-    /// Bytes from the target to the client.
-    pub to_client: u64,
-    /// How it ended.
-    pub end: End,
-}
-
-/// How a tunnel ended.
-#[derive(Debug, Error)]
-pub enum End {
-    /// Both halves finished.
-    #[error("finished")]
-    Finished,
-    /// The far end reset or stopped the stream.
-    #[error("reset by the far end as {0}")]
-    FarReset(StreamCode),
-    /// The local socket was reset.
-    #[error("reset by the local end")]
-    SocketReset(#[source] io::Error),
-    /// The session died.
-    #[error("the session was lost")]
-    SessionLost,
-    /// This process ended it: idle, overload, draining.
-    #[error("ended as {0}")]
-    Aborted(StreamCode),
 }
 
 /// Splices until both halves have ended or one is reset; `early` was read from the socket before.
@@ -96,6 +69,7 @@ pub async fn splice<S: Socket>(
         seat,
         from_socket: options.from_socket,
         idle: options.idle_timeout.map(Idle::new),
+        half_closed: None,
         inbound: Inbound {
             pending: early,
             ..Inbound::default()
@@ -112,6 +86,7 @@ struct Splice<S: Socket> {
     seat: Seat,
     from_socket: Direction,
     idle: Option<Idle>,
+    half_closed: Option<Pin<Box<Sleep>>>,
     inbound: Inbound,
     outbound: Outbound,
 }
@@ -146,13 +121,6 @@ enum Half {
     Closed,
 }
 
-/// The idle limit of one tunnel.
-struct Idle {
-    limit: Duration,
-    moved: u64,
-    timer: Pin<Box<Sleep>>,
-}
-
 // === impl Splice ===
 
 impl<S: Socket> Splice<S> {
@@ -173,6 +141,11 @@ impl<S: Socket> Splice<S> {
                 None => End::Finished,
                 Some(code) => End::FarReset(code),
             });
+        }
+        if inbound.is_ready()
+            && let Poll::Ready(end) = self.poll_half_closed(cx)
+        {
+            return Poll::Ready(end);
         }
         let moved = self.inbound.bytes + self.outbound.bytes;
         match &mut self.idle {
@@ -344,6 +317,21 @@ impl<S: Socket> Splice<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// A socket that has said its last byte is not read any more, so nothing tells that it was
+    /// reset or vanished while the far end is silent: look from time to time.
+    fn poll_half_closed(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let timer = self
+            .half_closed
+            .get_or_insert_with(|| Box::pin(sleep(HALF_CLOSED_LOOK)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if let Some(error) = self.socket.failure() {
+                return Poll::Ready(End::SocketReset(error));
+            }
+            timer.as_mut().reset(Instant::now() + HALF_CLOSED_LOOK);
+        }
+        Poll::Pending
+    }
+
     fn count_inbound(&mut self, sent: usize) {
         self.inbound.bytes += count(sent);
         self.seat.count(self.from_socket, count(sent));
@@ -375,69 +363,6 @@ impl<S: Socket> Drop for Splice<S> {
 enum ReadFailed {
     Socket(io::Error),
     Stream(StreamError),
-}
-
-// === impl Socket ===
-
-impl Socket for TcpStream {
-    fn abort_on_close(&self) {
-        // Fails only on a socket that is gone already.
-        self.set_zero_linger().ok();
-    }
-}
-
-// === impl Idle ===
-
-impl Idle {
-    fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            moved: 0,
-            timer: Box::pin(sleep(limit)),
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
-        if moved != self.moved {
-            self.moved = moved;
-            self.timer.as_mut().reset(Instant::now() + self.limit);
-        }
-        self.timer.as_mut().poll(cx)
-    }
-}
-
-// === impl End ===
-
-impl End {
-    /// A short name for metrics and the access log.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Finished => "finished",
-            Self::FarReset(_) => "far_reset",
-            Self::SocketReset(_) => "socket_reset",
-            Self::SessionLost => "session_lost",
-            Self::Aborted(code) => code.label(),
-        }
-    }
-
-    /// What the far end is told.
-    fn stream_code(&self) -> StreamCode {
-        match self {
-            Self::Finished | Self::SessionLost => StreamCode::Cancelled,
-            Self::SocketReset(_) => StreamCode::TargetReset,
-            Self::FarReset(code) | Self::Aborted(code) => *code,
-        }
-    }
-}
-
-impl From<StreamError> for End {
-    fn from(error: StreamError) -> Self {
-        match error {
-            StreamError::Reset(code) | StreamError::Stopped(code) => Self::FarReset(code),
-            StreamError::SessionLost => Self::SessionLost,
-            StreamError::Closed => Self::Aborted(StreamCode::Internal),
-        }
-    }
 }
 
 /// Takes `written` bytes off the front of `chunks`; returns how many chunks are empty now.

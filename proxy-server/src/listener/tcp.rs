@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use towline_tunnel::splice::prepare;
+
 use crate::listener::Accepted;
 
 /// Connections that may wait to be accepted; the system's own limit may be lower.
@@ -38,6 +40,8 @@ impl TcpDoor {
         // A restart must not wait for the connections of its predecessor to time out.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        // Handed on to every accepted connection, which saves the calls there.
+        prepare(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = TcpListener::from_std(socket.into())?;
@@ -56,8 +60,6 @@ impl TcpDoor {
     }
 
     pub(super) async fn accept_raw(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, address) = self.listener.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok((stream, address))
+        self.listener.accept().await
     }
 }
