@@ -5,13 +5,19 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio_rustls::TlsConnector;
-use towline_tls::devcerts::{DevCerts, Validity};
-use towline_tls::load::{Credentials, PemPath, Roots};
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::version::TLS12;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use towline_tls::devcerts::{DevCerts, Issued, Profile, Validity};
+use towline_tls::load::Credentials;
 
 /// The certificates of a test, in a folder that goes with it.
 #[derive(Debug)]
 pub struct Certs {
     dir: TempDir,
+    made: DevCerts,
 }
 
 // === impl Certs ===
@@ -23,11 +29,9 @@ impl Certs {
     /// When they cannot be made or written.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        DevCerts::generate(Validity::days(1))
-            .expect("certificates")
-            .write(dir.path())
-            .expect("a writable folder");
-        Self { dir }
+        let made = DevCerts::generate(Validity::days(1)).expect("certificates");
+        made.write(dir.path()).expect("a writable folder");
+        Self { dir, made }
     }
 
     /// The path of `ca.pem`, `server.pem`, `server-key.pem`, `agent.pem`, `client.pem`, …
@@ -43,21 +47,59 @@ impl Certs {
         self.path(file).to_str().expect("UTF-8").to_owned()
     }
 
-    /// A TLS client that trusts this CA, with the client certificate or without one.
+    /// One more certificate of this CA.
     ///
     /// # Panics
-    /// When the files were tampered with.
+    /// When the profile makes no certificate.
+    pub fn issue(&self, profile: &Profile) -> Issued {
+        self.made.ca.issue(profile).expect("a good profile")
+    }
+
+    /// The usual client's certificate.
+    pub fn client(&self) -> Credentials {
+        self.made.client.credentials()
+    }
+
+    /// What a TLS server with the server's certificate needs; it asks for no client certificate.
+    ///
+    /// # Panics
+    /// Never: such a configuration needs no verifier.
+    pub fn tls_server(&self) -> Arc<ServerConfig> {
+        towline_tls::tcp_server(&self.made.server.credentials(), None).expect("no verifier")
+    }
+
+    /// A TLS client that trusts this CA, with the client certificate or without one.
     pub fn connector(&self, certificate: bool) -> TlsConnector {
-        let file = |name| PemPath {
-            flag: "test",
-            path: self.path(name),
-        };
-        let roots = Roots::load(&file("ca.pem")).expect("roots");
-        let credentials = certificate.then(|| {
-            Credentials::load(&file("client.pem"), &file("client-key.pem")).expect("credentials")
-        });
-        let config = towline_tls::tcp_client(&roots, credentials.as_ref());
-        TlsConnector::from(Arc::clone(&config))
+        let client = certificate.then(|| self.client());
+        self.connector_as(client.as_ref())
+    }
+
+    /// A TLS client that trusts this CA and shows these credentials.
+    pub fn connector_as(&self, credentials: Option<&Credentials>) -> TlsConnector {
+        let roots = self.made.ca.roots();
+        TlsConnector::from(towline_tls::tcp_client(&roots, credentials))
+    }
+
+    /// A TLS client with the client certificate that knows nothing newer than TLS 1.2.
+    ///
+    /// # Panics
+    /// When the certificates are not usable.
+    pub fn old_connector(&self) -> TlsConnector {
+        let client = &self.made.client;
+        let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes());
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(certificate(self.made.ca.pem()).expect("a certificate"))
+            .expect("an authority");
+        let key = PrivateKeyDer::from_pem_slice(client.key_pem.as_bytes()).expect("a key");
+        let chain = vec![certificate(&client.certificate_pem).expect("a certificate")];
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS12])
+            .expect("the provider knows TLS 1.2")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .expect("a key that fits");
+        TlsConnector::from(Arc::new(config))
     }
 }
 
