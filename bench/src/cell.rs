@@ -1,0 +1,128 @@
+//! One row on one subject: what a row is given to measure with.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::cli::Plan;
+use crate::client::Route;
+use crate::proc_fs::{self, Memory};
+use crate::subject::{Program, Running};
+use crate::target::Target;
+
+/// What a row measures with.
+#[derive(Debug)]
+pub struct Cell<'a> {
+    /// How clients reach the target.
+    pub route: Route,
+    /// Where they go.
+    pub target: &'a Target,
+    /// The subject's processes: the server, then the agent.
+    pub programs: &'a [Program],
+    /// How much is measured.
+    pub plan: &'a Plan,
+}
+
+/// When the clock of a cell starts and stops.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// What begins earlier is warm-up.
+    pub start: Instant,
+    /// What ends later is not counted.
+    pub end: Instant,
+}
+
+/// Exchanges that all workers of a cell have finished, the warm-up's included: what a failure
+/// came after.
+#[derive(Debug, Clone, Default)]
+pub struct Finished(Arc<AtomicU64>);
+
+// === impl Cell ===
+
+impl<'a> Cell<'a> {
+    /// A cell on a subject that runs.
+    pub fn new(running: &'a Running, target: &'a Target, plan: &'a Plan) -> Self {
+        Self {
+            route: running.route,
+            target,
+            programs: &running.programs,
+            plan,
+        }
+    }
+
+    /// The clock of a cell whose load starts now.
+    pub fn window(&self) -> Window {
+        let start = Instant::now() + self.plan.warm_up;
+        Window {
+            start,
+            end: start + self.plan.window,
+        }
+    }
+
+    /// The CPU time of each process so far, in clock ticks.
+    ///
+    /// # Errors
+    /// When one has ended.
+    pub fn cpu_ticks(&self) -> Result<Vec<u64>> {
+        let ticks = |program: &Program| proc_fs::cpu_ticks(program.pid);
+        self.programs.iter().map(ticks).collect()
+    }
+
+    /// The memory of each process now.
+    ///
+    /// # Errors
+    /// When one has ended.
+    pub fn memory(&self) -> Result<Vec<Memory>> {
+        let memory = |program: &Program| proc_fs::memory(program.pid);
+        self.programs.iter().map(memory).collect()
+    }
+}
+
+// === impl Finished ===
+
+impl Finished {
+    /// Counts one more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Lets `duration` pass, unless a worker ends before.
+///
+/// # Errors
+/// The worker's.
+pub async fn keep_working(workers: &mut JoinSet<Result<()>>, duration: Duration) -> Result<()> {
+    tokio::select! {
+        () = sleep(duration) => Ok(()),
+        Some(ended) = workers.join_next() => match ended? {
+            Ok(()) => bail!("a stream ended early"),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Waits for all workers and returns their latencies together, sorted.
+///
+/// # Errors
+/// The first worker's that failed, with how many exchanges there had been.
+pub async fn latencies(
+    workers: &mut JoinSet<Result<Vec<Duration>>>,
+    finished: &Finished,
+) -> Result<Vec<Duration>> {
+    let mut all = Vec::new();
+    while let Some(ended) = workers.join_next().await {
+        let after = || format!("failed after {} exchanges", finished.count());
+        all.append(&mut ended?.with_context(after)?);
+    }
+    all.sort_unstable();
+    Ok(all)
+}

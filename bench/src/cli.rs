@@ -1,0 +1,186 @@
+//! The command line, and the figures that it stands for.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use towline_service::build_info;
+
+use crate::rows::Row;
+use crate::subject::Kind;
+
+/// Tunnels of a soak when no number is given: far beyond the 10,000 streams after which a peer
+/// that leaks them stands still.
+const SOAK_DEFAULT: &str = "200000";
+
+const EXAMPLES: &str = "\
+Examples:
+  towline-bench --reference-dir DIR > table.md
+  towline-bench --rows bulk-down-1,memory --rounds 5
+  towline-bench --soak --reference-dir DIR
+
+The table goes to stdout as Markdown, progress to stderr. Exit status: 0 when every row of direct
+and towline was measured, 1 when one failed (the table says how), 2 for a bad flag.";
+
+/// Measures Towline beside a direct connection and the Go reference.
+#[derive(Debug, Parser)]
+#[command(name = "towline-bench", version = build_info::long_version(), after_help = EXAMPLES)]
+pub struct Cli {
+    /// Be the target instead of measuring; started by the bench itself.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Seconds that each cell is measured, after a second of warm-up.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+
+    /// How often every row is measured; the table shows the medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+
+    /// Only show that everything runs: one round of fractions of a second, few tunnels.
+    #[arg(long)]
+    pub smoke: bool,
+
+    /// Rows to measure, separated by commas; all of them by default.
+    #[arg(long, value_name = "ROW", value_delimiter = ',')]
+    rows: Vec<Row>,
+
+    /// Subjects to measure, separated by commas; all of them by default.
+    #[arg(long, value_name = "SUBJECT", value_delimiter = ',')]
+    subjects: Vec<Kind>,
+
+    /// Instead of the rows: N tunnels, one exchange each, with rate and memory per tenth.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = SOAK_DEFAULT)]
+    #[arg(value_parser = clap::value_parser!(u64).range(10..=100_000_000))]
+    pub soak: Option<u64>,
+
+    /// Folder of proxy-server and proxy-agent; that of towline-bench by default.
+    #[arg(long, env = "TOWLINE_BIN_DIR", value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+
+    /// Folder of the Go reference's quic-server and quic-client; without it, it is left out.
+    #[arg(long, env = "TOWLINE_REFERENCE_DIR", value_name = "DIR")]
+    pub reference_dir: Option<PathBuf>,
+}
+
+/// What else this binary does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the bytes that are measured, until stdin ends.
+    #[command(hide = true)]
+    Target,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// How often every row is measured.
+    pub rounds: u32,
+    /// Load before the clock starts: slow start, path MTU discovery and allocators settle.
+    pub warm_up: Duration,
+    /// How long a cell is measured.
+    pub window: Duration,
+    /// Tunnels that lie idle while the memory is read.
+    pub idle_tunnels: u32,
+    /// How long processes get to give memory back, or to grow to their size.
+    pub settle: Duration,
+}
+
+// === impl Cli ===
+
+impl Cli {
+    /// How much the flags ask to measure.
+    pub fn plan(&self) -> Plan {
+        if self.smoke {
+            return Plan {
+                rounds: 1,
+                warm_up: Duration::from_millis(100),
+                window: Duration::from_millis(300),
+                idle_tunnels: 100,
+                settle: Duration::from_millis(200),
+            };
+        }
+        Plan {
+            rounds: self.rounds,
+            warm_up: Duration::from_secs(1),
+            window: Duration::from_secs(self.seconds),
+            idle_tunnels: 2_000,
+            settle: Duration::from_secs(3),
+        }
+    }
+
+    /// The rows to measure, in the table's order.
+    pub fn rows(&self) -> Vec<Row> {
+        chosen(&self.rows)
+    }
+
+    /// The subjects to measure, in the table's order.
+    pub fn subjects(&self) -> Vec<Kind> {
+        chosen(&self.subjects)
+    }
+
+    /// Where our programs are.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted.
+    pub fn bin_dir(&self) -> io::Result<PathBuf> {
+        if let Some(dir) = &self.bin_dir {
+            return Ok(dir.clone());
+        }
+        let mut own = fs::read_link("/proc/self/exe")?;
+        own.pop();
+        Ok(own)
+    }
+}
+
+/// All values that were named, in their own order; all there are when none was.
+fn chosen<T: ValueEnum + Copy + PartialEq>(named: &[T]) -> Vec<T> {
+    let all = T::value_variants().iter().copied();
+    all.filter(|value| named.is_empty() || named.contains(value))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        Cli::try_parse_from(line.split_whitespace()).unwrap()
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_is_measured_by_default() {
+        let cli = parse("towline-bench");
+        assert_eq!(cli.rows(), Row::value_variants());
+        assert_eq!(cli.subjects(), Kind::value_variants());
+        assert_eq!(cli.plan().rounds, 3);
+        assert_eq!(cli.soak, None);
+    }
+
+    #[test]
+    fn named_rows_come_in_the_tables_order() {
+        let cli = parse("towline-bench --rows memory,bulk-up-8 --subjects towline --soak");
+        assert_eq!(cli.rows(), [Row::BulkUp8, Row::Memory]);
+        assert_eq!(cli.subjects(), [Kind::Towline]);
+        assert_eq!(cli.soak, Some(200_000));
+    }
+
+    #[test]
+    fn smoke_is_short() {
+        let plan = parse("towline-bench --smoke --seconds 60").plan();
+        assert_eq!(plan.rounds, 1);
+        assert!(plan.window < Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,136 @@
+//! The client's end of a tunnel: straight to the target, or through a proxy with CONNECT.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::target::MESSAGE;
+
+/// Bytes that bulk rows read or write at once: large, so that the generator costs little.
+pub const CHUNK: usize = 256 * 1024;
+
+/// How long opening a tunnel, or one exchange on it, may take. Far above any latency under load:
+/// what takes longer stands still.
+pub const LIMIT: Duration = Duration::from_secs(5);
+
+/// The longest head of an answer that is read.
+const MAX_HEAD: usize = 4096;
+
+/// How a client reaches a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// With a connection of its own.
+    Direct,
+    /// With CONNECT to the proxy at this address.
+    Proxy(SocketAddr),
+}
+
+// === impl Route ===
+
+impl Route {
+    /// Opens a tunnel within [`LIMIT`].
+    ///
+    /// What a target sends unasked right behind the proxy's answer may be lost; only rows whose
+    /// bytes all look the same ask such a target.
+    ///
+    /// # Errors
+    /// When it is refused, breaks or takes too long.
+    pub async fn open(self, target: SocketAddr) -> Result<TcpStream> {
+        let opened = timeout(LIMIT, self.open_unbounded(target)).await;
+        opened.with_context(|| format!("no tunnel within {LIMIT:?}"))?
+    }
+
+    async fn open_unbounded(self, target: SocketAddr) -> Result<TcpStream> {
+        let address = match self {
+            Self::Direct => target,
+            Self::Proxy(proxy) => proxy,
+        };
+        let mut stream = TcpStream::connect(address).await.context("connect")?;
+        stream.set_nodelay(true)?;
+        if let Self::Proxy(_) = self {
+            let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.context("CONNECT")?;
+            read_answer(&mut stream).await.context("CONNECT")?;
+        }
+        Ok(stream)
+    }
+}
+
+/// Sends one message and reads it back within [`LIMIT`].
+///
+/// # Errors
+/// When the tunnel breaks, other bytes come back, or it takes too long.
+pub async fn exchange(stream: &mut TcpStream) -> Result<()> {
+    let exchanged = timeout(LIMIT, exchange_unbounded(stream, 0)).await;
+    exchanged.with_context(|| format!("no answer to a message within {LIMIT:?}"))?
+}
+
+/// Sends one message that carries `number` and reads it back, without a deadline of its own.
+///
+/// # Errors
+/// When the tunnel breaks or other bytes come back.
+pub async fn exchange_unbounded(stream: &mut TcpStream, number: u64) -> Result<()> {
+    let mut message = [0x2e; MESSAGE];
+    message[..8].copy_from_slice(&number.to_be_bytes());
+    let mut answer = [0; MESSAGE];
+    stream.write_all(&message).await.context("send a message")?;
+    let read = stream.read_exact(&mut answer).await;
+    read.context("read a message back")?;
+    ensure!(answer == message, "other bytes came back");
+    Ok(())
+}
+
+async fn read_answer(stream: &mut TcpStream) -> Result<()> {
+    let mut buffer = [0; MAX_HEAD];
+    let mut filled = 0;
+    loop {
+        match stream.read(&mut buffer[filled..]).await? {
+            0 => bail!("the proxy closed within its answer ({filled} bytes)"),
+            count => filled += count,
+        }
+        if is_granted(&buffer[..filled])? {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the head is whole and says 200; not yet when it has no end.
+fn is_granted(head: &[u8]) -> Result<bool> {
+    if !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        ensure!(head.len() < MAX_HEAD, "the answer has no end");
+        return Ok(false);
+    }
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let status = line.split(' ').nth(1);
+    ensure!(status == Some("200"), "answered {line:?}");
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_granted_once_it_is_whole() {
+        let answer = b"HTTP/1.1 200 OK\r\nDate: x\r\n\r\nbytes";
+        let end = answer.len() - b"bytes".len();
+        for length in 0..end {
+            assert!(!is_granted(&answer[..length]).unwrap(), "{length}");
+        }
+        assert!(is_granted(&answer[..end]).unwrap());
+        assert!(is_granted(answer).unwrap());
+    }
+
+    #[test]
+    fn a_refusal_is_told() {
+        let refused = is_granted(b"HTTP/1.1 502 refused\r\n\r\n").unwrap_err();
+        assert_eq!(refused.to_string(), r#"answered "HTTP/1.1 502 refused""#);
+        assert!(is_granted(b"\r\n\r\n").is_err());
+        assert!(is_granted(&[b'x'; MAX_HEAD]).is_err());
+    }
+}

@@ -1,0 +1,23 @@
+//! Measures Towline beside a direct connection and the Go reference, in one run on one machine.
+//!
+//! Four processes take part, as on a real path: the load generator (this process, one thread), the
+//! subject's server and agent, and the target (this binary again, one thread). A *cell* is one row
+//! measured once on one subject whose processes were started for it; cells of a row follow each
+//! other directly, and rounds repeat all rows, so that what else the machine does hits all
+//! subjects alike.
+
+pub mod cli;
+pub mod comparison;
+pub mod soak;
+
+pub mod subject;
+pub mod target;
+
+pub mod cell;
+pub mod client;
+pub mod rows;
+
+pub mod machine;
+pub mod proc_fs;
+pub mod stats;
+pub mod table;

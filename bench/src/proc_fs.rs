@@ -1,0 +1,129 @@
+//! What `/proc` tells about a process: CPU time and memory.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+/// The entry of the auxiliary vector that holds the clock ticks per second (`AT_CLKTCK`).
+const CLOCK_TICKS: usize = 17;
+
+/// The memory of a process that is in RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// All of it, in KiB.
+    pub rss: u64,
+    /// The same with shared pages divided by the number of processes that share them, in KiB.
+    pub pss: u64,
+}
+
+/// Clock ticks per second, the unit of CPU times in `/proc`.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn ticks_per_second() -> Result<u32> {
+    let vector = fs::read("/proc/self/auxv").context("read /proc/self/auxv")?;
+    ticks_in(&vector).context("no clock tick in /proc/self/auxv")
+}
+
+/// The CPU time that a process has used in all its threads, user and kernel, in clock ticks.
+///
+/// # Errors
+/// When the process has ended.
+pub fn cpu_ticks(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    ticks_of(&stat).with_context(|| format!("no CPU time in {path}"))
+}
+
+/// The memory of a process.
+///
+/// # Errors
+/// When the process has ended, or is another user's.
+pub fn memory(pid: u32) -> Result<Memory> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let rollup = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    memory_of(&rollup).with_context(|| format!("no memory in {path}"))
+}
+
+/// The value of a `Name:  123 kB` or `name : text` line.
+pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    let mut values = lines.filter(|(key, _)| key.trim_end() == name);
+    values.next().map(|(_, value)| value.trim())
+}
+
+fn memory_of(rollup: &str) -> Option<Memory> {
+    let kib = |name| field(rollup, name)?.strip_suffix(" kB")?.parse().ok();
+    Some(Memory {
+        rss: kib("Rss")?,
+        pss: kib("Pss")?,
+    })
+}
+
+/// Fields 14 and 15 of `stat`, utime and stime; the name in field 2 may hold spaces and brackets.
+fn ticks_of(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    let mut fields = behind_name.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// The vector is pairs of native words: what, value.
+fn ticks_in(vector: &[u8]) -> Option<u32> {
+    let (words, _) = vector.as_chunks::<{ size_of::<usize>() }>();
+    let words: Vec<usize> = words
+        .iter()
+        .map(|word| usize::from_ne_bytes(*word))
+        .collect();
+    let (pairs, _) = words.as_chunks::<2>();
+    let found = pairs.iter().find(|[what, _]| *what == CLOCK_TICKS)?;
+    u32::try_from(found[1]).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process;
+
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_any_name() {
+        let stat = "42 (a) b) (c) S 1 42 42 0 -1 4194304 95 0 0 0 310 27 5 6 20 0 1 0 9 1 2";
+        assert_eq!(ticks_of(stat), Some(337));
+        assert_eq!(ticks_of("42 (a) S 1 42"), None);
+        assert_eq!(ticks_of(""), None);
+    }
+
+    #[test]
+    fn memory_is_that_of_the_rollup() {
+        let rollup = "5581c8e8b000-7ffd5d5f4000 ---p 00000000 00:00 0    [rollup]\n\
+                      Rss:                3524 kB\nPss:                1201 kB\n\
+                      Pss_Dirty:           700 kB\n";
+        let expected = Memory {
+            rss: 3524,
+            pss: 1201,
+        };
+        assert_eq!(memory_of(rollup), Some(expected));
+        assert_eq!(memory_of("Rss:   3524 kB\n"), None);
+        assert_eq!(memory_of("Rss:   x kB\nPss: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn the_clock_tick_is_one_entry_of_the_vector() {
+        let bytes = |words: &[usize]| -> Vec<u8> {
+            words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+        };
+        assert_eq!(ticks_in(&bytes(&[6, 17, 17, 100, 0, 0])), Some(100));
+        assert_eq!(ticks_in(&bytes(&[6, 17, 0, 0])), None);
+        assert_eq!(ticks_in(&bytes(&[17])), None);
+    }
+
+    #[test]
+    fn this_process_can_be_read() {
+        assert!(ticks_per_second().unwrap() > 0);
+        assert!(memory(process::id()).unwrap().rss > 0);
+        cpu_ticks(process::id()).unwrap();
+        assert!(cpu_ticks(u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! The rows of the table: what each measures and in which units.
+
+mod bulk;
+mod connect;
+mod memory;
+mod round_trip;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use self::bulk::Direction;
+use crate::cell::Cell;
+
+/// A kind of load, measured in a cell of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Row {
+    /// One stream from target to client.
+    #[value(name = "bulk-down-1")]
+    BulkDown1,
+    /// Eight streams from target to client.
+    #[value(name = "bulk-down-8")]
+    BulkDown8,
+    /// One stream from client to target.
+    #[value(name = "bulk-up-1")]
+    BulkUp1,
+    /// Eight streams from client to target.
+    #[value(name = "bulk-up-8")]
+    BulkUp8,
+    /// Messages of 64 bytes there and back on one tunnel.
+    #[value(name = "round-trip-1")]
+    RoundTrip1,
+    /// The same on 32 tunnels in parallel.
+    #[value(name = "round-trip-32")]
+    RoundTrip32,
+    /// Connect, one message there and back, close: eight workers.
+    #[value(name = "connect-8")]
+    Connect8,
+    /// Tunnels that lie idle after one exchange.
+    Memory,
+}
+
+/// One figure of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// What it is, behind the row's title.
+    pub what: &'static str,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Which way is better.
+    pub better: Better,
+}
+
+/// Which way is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// A rate.
+    Higher,
+    /// A cost.
+    Lower,
+}
+
+/// The figures of one cell, in the order of [`Row::metrics`]; none where a subject has no
+/// processes to ask.
+pub type Figures = Vec<Option<f64>>;
+
+// === impl Row ===
+
+impl Row {
+    /// The row's title.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::BulkDown1 => "bulk down, 1 stream",
+            Self::BulkDown8 => "bulk down, 8 streams",
+            Self::BulkUp1 => "bulk up, 1 stream",
+            Self::BulkUp8 => "bulk up, 8 streams",
+            Self::RoundTrip1 => "64-byte round trips, 1 tunnel",
+            Self::RoundTrip32 => "64-byte round trips, 32 tunnels",
+            Self::Connect8 => "connect-request-close, 8 workers",
+            Self::Memory => "idle tunnels",
+        }
+    }
+
+    /// What the row measures.
+    pub fn metrics(self) -> &'static [Metric] {
+        match self {
+            Self::BulkDown1 | Self::BulkDown8 | Self::BulkUp1 | Self::BulkUp8 => &bulk::METRICS,
+            Self::RoundTrip1 | Self::RoundTrip32 => &round_trip::METRICS,
+            Self::Connect8 => &connect::METRICS,
+            Self::Memory => &memory::METRICS,
+        }
+    }
+
+    /// Measures it once.
+    ///
+    /// # Errors
+    /// Whatever keeps the figures from being true.
+    pub async fn measure(self, cell: &Cell<'_>) -> Result<Figures> {
+        match self {
+            Self::BulkDown1 => bulk::measure(cell, Direction::Down, 1).await,
+            Self::BulkDown8 => bulk::measure(cell, Direction::Down, 8).await,
+            Self::BulkUp1 => bulk::measure(cell, Direction::Up, 1).await,
+            Self::BulkUp8 => bulk::measure(cell, Direction::Up, 8).await,
+            Self::RoundTrip1 => round_trip::measure(cell, 1).await,
+            Self::RoundTrip32 => round_trip::measure(cell, 32).await,
+            Self::Connect8 => connect::measure(cell, 8).await,
+            Self::Memory => memory::measure(cell).await,
+        }
+    }
+}
+
+// === impl Metric ===
+
+impl Metric {
+    const fn higher(what: &'static str, unit: &'static str) -> Self {
+        Self {
+            what,
+            unit,
+            better: Better::Higher,
+        }
+    }
+
+    const fn lower(what: &'static str, unit: &'static str) -> Self {
+        Self {
+            what,
+            unit,
+            better: Better::Lower,
+        }
+    }
+}
+
+/// A count as a figure: exact up to 2^53, far beyond what is counted here.
+#[expect(
+    clippy::as_conversions,
+    reason = "there is no lossless conversion to f64"
+)]
+fn count(value: u64) -> f64 {
+    value as f64
+}
+
+/// The figure of both processes together, of the server and of the agent; none when direct.
+fn by_program(values: &[f64]) -> [Option<f64>; 3] {
+    let both = (!values.is_empty()).then(|| values.iter().sum());
+    [both, values.first().copied(), values.get(1).copied()]
+}

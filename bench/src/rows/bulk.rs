@@ -1,0 +1,104 @@
+//! Bulk: as many bytes as go through, and what they cost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{Figures, Metric, by_program, count};
+use crate::cell::{Cell, keep_working};
+use crate::client::CHUNK;
+use crate::proc_fs;
+
+pub(super) const METRICS: [Metric; 4] = [
+    Metric::higher("rate", "Gbit/s"),
+    Metric::lower("CPU, server + agent", "s/GB"),
+    Metric::lower("CPU, server", "s/GB"),
+    Metric::lower("CPU, agent", "s/GB"),
+];
+
+/// 10^9 bytes.
+const GB: f64 = 1e9;
+
+/// Which way the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// From target to client.
+    Down,
+    /// From client to target.
+    Up,
+}
+
+/// What had happened at a moment.
+#[derive(Debug)]
+struct Sample {
+    at: Instant,
+    bytes: u64,
+    ticks: Vec<u64>,
+}
+
+pub(super) async fn measure(cell: &Cell<'_>, way: Direction, streams: u32) -> Result<Figures> {
+    let received = Arc::new(AtomicU64::new(0));
+    let mut workers = JoinSet::new();
+    for _ in 0..streams {
+        match way {
+            Direction::Down => {
+                let stream = cell.route.open(cell.target.source).await?;
+                workers.spawn(receive(stream, Arc::clone(&received)));
+            }
+            Direction::Up => {
+                let stream = cell.route.open(cell.target.sink).await?;
+                workers.spawn(send(stream));
+            }
+        }
+    }
+    keep_working(&mut workers, cell.plan.warm_up).await?;
+    let before = sample(cell, way, &received).await?;
+    keep_working(&mut workers, cell.plan.window).await?;
+    let after = sample(cell, way, &received).await?;
+
+    let seconds = after.at.duration_since(before.at).as_secs_f64();
+    let bytes = count(after.bytes.saturating_sub(before.bytes));
+    ensure!(bytes > 0.0, "no byte arrived in {seconds:.1} s");
+    let ticks_per_second = f64::from(proc_fs::ticks_per_second()?);
+    let ticks = after.ticks.iter().zip(&before.ticks);
+    let costs: Vec<f64> = ticks
+        .map(|(after, before)| count(after - before) / ticks_per_second / (bytes / GB))
+        .collect();
+    let [both, server, agent] = by_program(&costs);
+    Ok(vec![Some(bytes * 8.0 / 1e9 / seconds), both, server, agent])
+}
+
+/// Bytes are counted where they arrive: in this process, or in the target.
+async fn sample(cell: &Cell<'_>, way: Direction, received: &AtomicU64) -> Result<Sample> {
+    let bytes = match way {
+        Direction::Down => received.load(Ordering::Relaxed),
+        Direction::Up => cell.target.sunk().await?,
+    };
+    Ok(Sample {
+        at: Instant::now(),
+        bytes,
+        ticks: cell.cpu_ticks()?,
+    })
+}
+
+async fn receive(mut stream: TcpStream, received: Arc<AtomicU64>) -> Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match stream.read(&mut buffer).await.context("receive")? {
+            0 => return Ok(()),
+            length => received.fetch_add(u64::try_from(length)?, Ordering::Relaxed),
+        };
+    }
+}
+
+async fn send(mut stream: TcpStream) -> Result<()> {
+    let buffer = vec![0x5a; CHUNK];
+    loop {
+        stream.write_all(&buffer).await.context("send")?;
+    }
+}

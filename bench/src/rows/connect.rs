@@ -1,0 +1,48 @@
+//! Connect, one message there and back, close.
+//!
+//! The target closes first, right behind its answer, as a server without keep-alive does, and the
+//! client closes once it has the answer. Only in this order does the reference end a tunnel at
+//! all: it never tells a target that the client has finished.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{Figures, Metric, round_trip};
+use crate::cell::{Cell, Finished, Window, latencies};
+use crate::client::{self, Route};
+
+pub(super) const METRICS: [Metric; 3] = round_trip::METRICS;
+
+pub(super) async fn measure(cell: &Cell<'_>, workers: u32) -> Result<Figures> {
+    let (window, finished) = (cell.window(), Finished::default());
+    let mut set = JoinSet::new();
+    for _ in 0..workers {
+        set.spawn(work(cell.route, cell.target.once, window, finished.clone()));
+    }
+    let latencies = latencies(&mut set, &finished).await?;
+    round_trip::figures(&latencies, cell.plan.window)
+}
+
+async fn work(
+    route: Route,
+    target: SocketAddr,
+    window: Window,
+    finished: Finished,
+) -> Result<Vec<Duration>> {
+    let mut latencies = Vec::new();
+    let mut begin = Instant::now();
+    while begin < window.end {
+        client::exchange(&mut route.open(target).await?).await?;
+        finished.add();
+        let end = Instant::now();
+        if begin >= window.start && end <= window.end {
+            latencies.push(end.duration_since(begin));
+        }
+        begin = end;
+    }
+    Ok(latencies)
+}

@@ -1,0 +1,90 @@
+//! A process of a subject.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::{Child, Command};
+
+/// A process of a subject; it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Program {
+    /// The program's name.
+    pub name: &'static str,
+    /// The process's id.
+    pub pid: u32,
+    process: Child,
+    log: PathBuf,
+}
+
+// === impl Program ===
+
+impl Program {
+    /// Starts a program of the folder `binaries`, with stdout and stderr to a file in `logs`.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn start(
+        name: &'static str,
+        binaries: &Path,
+        flags: &[(&str, String)],
+        logs: &Path,
+    ) -> Result<Self> {
+        let log = logs.join(name);
+        let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let mut command = Command::new(binaries.join(name));
+        for (flag, value) in flags {
+            command.arg(flag).arg(value);
+        }
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        Ok(Self {
+            name,
+            pid: process.id().context("a process that was just started")?,
+            process,
+            log,
+        })
+    }
+
+    /// Fails when the process has ended.
+    ///
+    /// # Errors
+    /// How it ended, and its last words.
+    pub fn still_runs(&mut self) -> Result<()> {
+        if let Some(status) = self.process.try_wait()? {
+            bail!("{} ended with {status}: {}", self.name, self.last_words());
+        }
+        Ok(())
+    }
+
+    /// Kills the process and waits for its end.
+    ///
+    /// # Errors
+    /// When it had ended before.
+    pub async fn stop(mut self) -> Result<()> {
+        self.still_runs()?;
+        Ok(self.process.kill().await?)
+    }
+
+    /// The last line of the log.
+    pub fn last_words(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let last = log.lines().next_back().unwrap_or("no log").to_owned();
+        format!("{}: {last}", self.name)
+    }
+}
+
+/// The first line that a program prints for these arguments.
+pub(super) async fn first_line(program: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output().await;
+    let output = output.with_context(|| format!("run {}", program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,207 @@
+//! The comparison as Markdown: pure, from figures to text.
+
+use crate::rows::{Better, Figures, Row};
+use crate::stats::{Spread, figure, ratio};
+use crate::subject::Kind;
+
+/// Written where there is nothing to write.
+const NOTHING: &str = "–";
+
+/// A subject's column.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// Which subject.
+    pub kind: Kind,
+    /// Whether it was measured; otherwise every cell says `not installed`.
+    pub installed: bool,
+}
+
+/// What came of one row on one subject in one round.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Which row.
+    pub row: Row,
+    /// Which subject.
+    pub kind: Kind,
+    /// Which round, from 1.
+    pub round: u32,
+    /// The figures, or why there are none, in one line.
+    pub figures: Result<Figures, String>,
+}
+
+/// The whole table with its notes. A figure is the median and, of several, `[min–max]`.
+pub fn markdown(rows: &[Row], columns: &[Column], outcomes: &[Outcome]) -> String {
+    let mut lines = head(columns);
+    for row in rows {
+        for index in 0..row.metrics().len() {
+            lines.push(line(*row, index, columns, outcomes));
+        }
+    }
+    lines.push(String::new());
+    lines.extend(failures(outcomes));
+    lines.join("\n") + "\n"
+}
+
+fn head(columns: &[Column]) -> Vec<String> {
+    let mut titles = vec!["row".to_owned(), "unit".to_owned()];
+    titles.extend(columns.iter().map(|column| column.kind.name().to_owned()));
+    for other in compared(columns) {
+        titles.push(format!("towline ÷ {}", other.kind.name()));
+    }
+    let rule = format!("|---|---{}|", "|---:".repeat(titles.len() - 2));
+    vec![cells(&titles), rule]
+}
+
+fn line(row: Row, index: usize, columns: &[Column], outcomes: &[Outcome]) -> String {
+    let metric = row.metrics()[index];
+    let arrow = match metric.better {
+        Better::Higher => "↑",
+        Better::Lower => "↓",
+    };
+    let mut texts = vec![
+        format!("{}: {} {arrow}", row.title(), metric.what),
+        metric.unit.to_owned(),
+    ];
+    for column in columns {
+        texts.push(cell(row, index, column, outcomes));
+    }
+    let median = |kind| Spread::of(&values(row, index, kind, outcomes)).map(|all| all.median);
+    let ours = median(Kind::Towline);
+    for other in compared(columns) {
+        let ratio = ours.zip(median(other.kind)).map(|(a, b)| ratio(a, b));
+        texts.push(ratio.unwrap_or_else(|| NOTHING.to_owned()));
+    }
+    cells(&texts)
+}
+
+/// The other subjects, when ours is in the table.
+fn compared(columns: &[Column]) -> Vec<&Column> {
+    let ours = columns.iter().any(|column| column.kind == Kind::Towline);
+    let others = columns.iter().filter(|column| column.kind != Kind::Towline);
+    others.filter(|_| ours).collect()
+}
+
+fn cell(row: Row, index: usize, column: &Column, outcomes: &[Outcome]) -> String {
+    if !column.installed {
+        return "not installed".to_owned();
+    }
+    let of_cell = |outcome: &&Outcome| outcome.row == row && outcome.kind == column.kind;
+    let rounds = outcomes.iter().filter(of_cell).count();
+    let failed = outcomes.iter().filter(of_cell);
+    let failed = failed.filter(|outcome| outcome.figures.is_err()).count();
+    let values = values(row, index, column.kind, outcomes);
+    let text = match Spread::of(&values) {
+        None if failed > 0 => return "failed, see below".to_owned(),
+        None => return NOTHING.to_owned(),
+        Some(one) if values.len() == 1 => figure(one.median),
+        Some(all) => format!(
+            "{} [{}–{}]",
+            figure(all.median),
+            figure(all.min),
+            figure(all.max)
+        ),
+    };
+    match failed {
+        0 => text,
+        some => format!("{text}, {some} of {rounds} failed, see below"),
+    }
+}
+
+fn values(row: Row, index: usize, kind: Kind, outcomes: &[Outcome]) -> Vec<f64> {
+    let of_cell = |outcome: &&Outcome| outcome.row == row && outcome.kind == kind;
+    let figures = outcomes.iter().filter(of_cell);
+    let figures = figures.filter_map(|outcome| outcome.figures.as_ref().ok());
+    figures
+        .filter_map(|figures| figures.get(index).copied().flatten())
+        .collect()
+}
+
+fn failures(outcomes: &[Outcome]) -> Vec<String> {
+    let failed = outcomes.iter().filter_map(|outcome| {
+        let why = outcome.figures.as_ref().err()?;
+        let (title, kind) = (outcome.row.title(), outcome.kind.name());
+        Some(format!(
+            "- failed: {kind}, {title}, round {}: {why}",
+            outcome.round
+        ))
+    });
+    failed.collect()
+}
+
+fn cells(texts: &[String]) -> String {
+    format!("| {} |", texts.join(" | "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(kind: Kind, round: u32, figures: Result<Figures, &str>) -> Outcome {
+        Outcome {
+            row: Row::Connect8,
+            kind,
+            round,
+            figures: figures.map_err(str::to_owned),
+        }
+    }
+
+    fn column(kind: Kind, installed: bool) -> Column {
+        Column { kind, installed }
+    }
+
+    fn lines(columns: &[Column], outcomes: &[Outcome]) -> Vec<String> {
+        let text = markdown(&[Row::Connect8], columns, outcomes);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn medians_stand_with_their_ends_and_ratios() {
+        let columns = [column(Kind::Direct, true), column(Kind::Towline, true)];
+        let figures = |rate, p50| Ok(vec![Some(rate), Some(p50), None]);
+        let outcomes = [
+            outcome(Kind::Direct, 1, figures(20_000.0, 10.0)),
+            outcome(Kind::Towline, 1, figures(9_000.0, 40.0)),
+            outcome(Kind::Direct, 2, figures(20_000.0, 10.0)),
+            outcome(Kind::Towline, 2, figures(11_000.0, 60.0)),
+        ];
+        let lines = lines(&columns, &outcomes);
+        assert_eq!(
+            lines[0],
+            "| row | unit | direct | towline | towline ÷ direct |"
+        );
+        assert_eq!(lines[1], "|---|---|---:|---:|---:|");
+        assert_eq!(
+            lines[2],
+            "| connect-request-close, 8 workers: rate ↑ | /s | 20,000 [20,000–20,000] | \
+             10,000 [9,000–11,000] | 0.50 × |"
+        );
+        assert!(lines[3].ends_with("| 10.0 [10.0–10.0] | 50.0 [40.0–60.0] | 5.00 × |"));
+        assert!(lines[4].ends_with("| – | – | – |"), "{}", lines[4]);
+        assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn what_failed_or_is_missing_says_so() {
+        let columns = [column(Kind::Towline, true), column(Kind::Reference, true)];
+        let figures = || Ok(vec![Some(1.0); 3]);
+        let outcomes = [
+            outcome(Kind::Towline, 1, figures()),
+            outcome(Kind::Reference, 1, Err("stands still")),
+            outcome(Kind::Towline, 2, Err("refused")),
+            outcome(Kind::Reference, 2, Err("stands still")),
+        ];
+        let text = lines(&columns, &outcomes);
+        assert!(
+            text[2].ends_with("| 1.00, 1 of 2 failed, see below | failed, see below | – |"),
+            "{}",
+            text[2]
+        );
+        let note = "- failed: reference, connect-request-close, 8 workers, round 1: stands still";
+        assert_eq!(text[6], note);
+        assert_eq!(text.len(), 9);
+
+        let missing = lines(&[column(Kind::Reference, false)], &[]);
+        assert_eq!(missing[0], "| row | unit | reference |");
+        assert!(missing[2].ends_with("| not installed |"));
+    }
+}
