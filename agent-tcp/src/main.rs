@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use agent_tcp::cli::{Cli, Command};
 use clap::Parser;
-use towline_agent::healthcheck;
-use towline_service::runtime;
+use towline_service::{probe, runtime};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Some(Command::Healthcheck) => healthcheck::run(agent_tcp::NAME, cli.agent.admin_listen),
+        Some(Command::Healthcheck) => runtime::run(agent_tcp::NAME, async {
+            Ok(probe::livez(cli.agent.admin_listen)?)
+        }),
         None => runtime::run(agent_tcp::NAME, agent_tcp::run(&cli)),
     }
 }

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use proxy_agent::cli::{Cli, Command};
-use towline_agent::healthcheck;
-use towline_service::runtime;
+use towline_service::{probe, runtime};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Some(Command::Healthcheck) => healthcheck::run(proxy_agent::NAME, cli.agent.admin_listen),
+        Some(Command::Healthcheck) => runtime::run(proxy_agent::NAME, async {
+            Ok(probe::livez(cli.agent.admin_listen)?)
+        }),
         None => runtime::run(proxy_agent::NAME, proxy_agent::run(&cli)),
     }
 }

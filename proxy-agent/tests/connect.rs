@@ -112,16 +112,10 @@ async fn the_target_may_finish_first_and_still_be_sent_to() {
         let finished = "towline_agent_tunnels_total{outcome=\"finished\"} 1\n";
         agent.until_page("/metrics", finished).await;
         agent
-            .until_page(
-                "/metrics",
-                "towline_agent_bytes_total{direction=\"to_target\"} 6\n",
-            )
+            .until_page("/metrics", "towline_agent_to_target_bytes_total 6\n")
             .await;
         agent
-            .until_page(
-                "/metrics",
-                "towline_agent_bytes_total{direction=\"to_client\"} 8\n",
-            )
+            .until_page("/metrics", "towline_agent_to_client_bytes_total 8\n")
             .await;
     })
     .await;
@@ -360,7 +354,7 @@ async fn a_thousand_tunnels_leave_nothing_behind() {
         let finished = "towline_agent_tunnels_total{outcome=\"finished\"} 1000\n";
         agent.until_page("/metrics", finished).await;
         let streams = format!(
-            "towline_agent_session_streams{{server=\"{}\"}} 0\n",
+            "towline_agent_session_streams{{server=\"{}\"}} 0.0\n",
             server.addr()
         );
         agent.until_page("/metrics", &streams).await;
@@ -383,7 +377,7 @@ async fn a_session_that_is_lost_comes_back() {
         accepted.session.close(SessionCode::Overload, "go away");
         let error = rest(&mut tunnel).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-        let why = "sessions: no session to 127.0.0.1:";
+        let why = "(closed by the peer as overload: go away)";
         agent.until_page("/readyz", why).await;
         let Accepted {
             session,
@@ -391,7 +385,7 @@ async fn a_session_that_is_lost_comes_back() {
         } = server.accept().await;
         agent.until_page("/readyz", "\r\n\r\nready\n").await;
         connect(&session, &target).await;
-        let ends = "\ntowline_agent_session_ends_total{reason=";
+        let ends = "\ntowline_agent_session_ends_total{reason=\"overload\"} 1\n";
         agent.until_page("/metrics", ends).await;
         agent
             .until_page(

@@ -183,7 +183,7 @@ impl Agents {
                     identity = session.identity().name(), "agent connected");
                 let why = self.wait(&member, control).await;
                 drop(registration);
-                self.metrics.session_ended(close_label(&why));
+                self.metrics.session_ended(why.label());
                 info!(agent = %member.agent.id, session = %member.id, %why, "agent gone");
             }
             Err(error) => {
@@ -345,16 +345,5 @@ async fn next_message(control: &mut Option<ControlStream>) -> Result<Message, Co
     match control {
         Some(control) => control.next().await,
         None => std::future::pending().await,
-    }
-}
-
-fn close_label(why: &SessionError) -> &'static str {
-    match why {
-        SessionError::Closed { code, .. } => code.label(),
-        SessionError::Silent => "silent",
-        SessionError::Ended => "ended",
-        SessionError::HandshakeTimeout | SessionError::Unusable(_) | SessionError::Transport(_) => {
-            "transport"
-        }
     }
 }

@@ -11,7 +11,7 @@ use towline_service::telemetry::TelemetryArgs;
 use towline_tls::load::{Credentials, LoadError, PemPath, Roots};
 use towline_tls::quic_client;
 use towline_tunnel::control::{AgentKind, Hello};
-use towline_tunnel::endpoint::SocketArgs;
+use towline_tunnel::endpoint::{DialConfig, SocketArgs};
 use towline_tunnel::keep::Keep;
 use towline_tunnel::knobs::{SessionArgs, wait};
 use towline_tunnel::session::ALPN;
@@ -72,6 +72,16 @@ pub struct AgentArgs {
     #[arg(long, env = "TOWLINE_ADMIN_LISTEN", value_name = "ADDR", global = true)]
     #[arg(default_value = "127.0.0.1:8094")]
     pub admin_listen: SocketAddr,
+
+    /// How often to ping a server; keep it below half of the idle timeouts of both ends.
+    #[arg(
+        long,
+        env = "TOWLINE_QUIC_KEEP_ALIVE",
+        value_name = "TIME",
+        default_value = "2s"
+    )]
+    #[arg(value_parser = wait)]
+    quic_keep_alive: Duration,
 
     #[command(flatten)]
     session: SessionArgs,
@@ -172,7 +182,7 @@ impl AgentConfig {
         let AgentArgs {
             servers, session, ..
         } = args;
-        let (keep_alive, idle) = (session.quic_keep_alive, session.quic_idle_timeout);
+        let (keep_alive, idle) = (args.quic_keep_alive, session.quic_idle_timeout);
         if keep_alive >= idle {
             return Err(ConfigError::KeepAlive { keep_alive, idle });
         }
@@ -192,10 +202,13 @@ impl AgentConfig {
         let keep = Keep {
             servers: servers.clone(),
             server_name: args.server_name.clone(),
-            tls: quic_client(&credentials, &roots, &ALPN),
+            dial: DialConfig {
+                tls: quic_client(&credentials, &roots, &ALPN),
+                session: session.clone(),
+                socket: args.socket.clone(),
+                keep_alive,
+            },
             hello: hello(args, kind)?,
-            session: session.clone(),
-            socket: args.socket.clone(),
             drain: args.drain_timeout,
         };
         Ok(Self {

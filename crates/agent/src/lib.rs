@@ -17,5 +17,3 @@ mod happy_eyeballs;
 
 pub mod metrics;
 mod sessions;
-
-pub mod healthcheck;

@@ -6,24 +6,23 @@ use std::fmt;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
-use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use towline_service::scrape::{Kind, Scrape};
 use towline_tunnel::refusal::Reason;
-use towline_tunnel::session::SessionStats;
+use towline_tunnel::session::{SessionStats, SocketBuffers};
 use towline_tunnel::tunnels::Tunnels;
 
 /// Upper bounds in seconds: from a target on the same machine to the longest default dial.
 const DIAL_BOUNDS: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0, 10.0,
 ];
+
+/// What every metric of an agent begins with.
+pub(crate) const PREFIX: &str = "towline_agent";
 
 /// One label; its value is one of a closed set.
 type Label = [(&'static str, &'static str); 1];
@@ -44,8 +43,11 @@ pub(crate) struct ServerSample {
     /// The server as its flag names it.
     pub(crate) server: String,
     /// Nothing while there is no session.
-    pub(crate) session: Option<SessionStats>,
+    pub(crate) session: Option<(SessionStats, SocketBuffers)>,
 }
+
+/// Names the server of a session.
+type Labels = [(&'static str, String); 1];
 
 /// Reads the live tunnels at scrape time.
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl Metrics {
             session_ends: Family::default(),
             session_failures: Family::default(),
         };
-        let prefixed = registry.sub_registry_with_prefix("towline_agent");
+        let prefixed = registry.sub_registry_with_prefix(PREFIX);
         prefixed.register(
             "tunnels",
             "Tunnels ended, by outcome",
@@ -89,7 +91,7 @@ impl Metrics {
             "Dials of servers that brought no session, by phase",
             metrics.session_failures.clone(),
         );
-        registry.register_collector(Box::new(TrafficCollector(tunnels)));
+        prefixed.register_collector(Box::new(TrafficCollector(tunnels)));
         metrics
     }
 
@@ -129,143 +131,70 @@ impl Metrics {
 // === impl TrafficCollector ===
 
 impl Collector for TrafficCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut scrape = Scrape::new(encoder);
         let traffic = self.0.traffic();
-        let gauges = [
-            (
-                "towline_agent_tunnels_open",
-                "Tunnels open now",
-                traffic.live,
-            ),
-            (
-                "towline_agent_tunnels_stalled",
-                "Tunnels whose target takes nothing",
-                traffic.stalled,
-            ),
-        ];
-        for (name, help, value) in gauges {
-            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            let kind = gauge.metric_type();
-            gauge.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
-        }
-        let overloads = ConstCounter::new(traffic.overloads);
-        overloads.encode(encoder.encode_descriptor(
-            "towline_agent_overloads",
-            "Stalled tunnels reset because the stall budget was used up",
-            None,
-            overloads.metric_type(),
-        )?)?;
-        let mut bytes = encoder.encode_descriptor(
-            "towline_agent_bytes",
-            "Payload passed on, by direction",
-            None,
-            MetricType::Counter,
+        scrape.gauge("tunnels_open", "Tunnels open", traffic.live)?;
+        scrape.gauge(
+            "tunnels_stalled",
+            "Tunnels whose target takes nothing",
+            traffic.stalled,
         )?;
-        for (direction, count) in [
-            ("to_target", traffic.to_target),
-            ("to_client", traffic.to_client),
-        ] {
-            ConstCounter::new(count).encode(bytes.encode_family(&[("direction", direction)])?)?;
-        }
-        Ok(())
+        scrape.counter(
+            "overloads",
+            "Tunnels reset for the stall budget",
+            traffic.overloads,
+        )?;
+        scrape.counter(
+            "to_target_bytes",
+            "Bytes from clients to targets",
+            traffic.to_target,
+        )?;
+        scrape.counter(
+            "to_client_bytes",
+            "Bytes from targets to clients",
+            traffic.to_client,
+        )
     }
 }
 
 /// Writes what is known of each server's session, one metric after the other.
 pub(crate) fn encode_servers(
     samples: &[ServerSample],
-    mut encoder: DescriptorEncoder<'_>,
+    encoder: DescriptorEncoder<'_>,
 ) -> fmt::Result {
-    let encoder = &mut encoder;
-    let up = samples
-        .iter()
-        .map(|sample| (sample, i64::from(sample.session.is_some())));
-    gauge(
-        encoder,
-        "sessions",
-        "Sessions established now, by server",
-        up,
-    )?;
+    let mut scrape = Scrape::new(encoder);
+    let label = |sample: &ServerSample| -> Labels { [("server", sample.server.clone())] };
+    let up = samples.iter().map(|sample| {
+        let up = if sample.session.is_some() { 1.0 } else { 0.0 };
+        (label(sample), up)
+    });
+    scrape.family::<Labels>(Kind::Gauge, ("sessions", "Sessions up, by server"), up)?;
     let live = || {
-        samples
-            .iter()
-            .filter_map(|sample| Some((sample, sample.session?)))
+        let live = |sample: &ServerSample| sample.session.map(|session| (label(sample), session));
+        samples.iter().filter_map(live)
     };
-    let streams = live().map(|(sample, stats)| (sample, wide(stats.open_streams)));
-    gauge(
-        encoder,
-        "session_streams",
-        "Tunnel streams open now, by server",
-        streams,
-    )?;
-    let rtt = live().map(|(sample, stats)| (sample, stats.rtt.as_secs_f64()));
-    gauge(
-        encoder,
-        "session_rtt_seconds",
-        "Round-trip time to the server",
-        rtt,
-    )?;
-    let window = live().map(|(sample, stats)| (sample, wide(stats.congestion_window)));
-    gauge(
-        encoder,
-        "session_congestion_window_bytes",
-        "Congestion window",
-        window,
-    )?;
-    let mtu = live().map(|(sample, stats)| (sample, i64::from(stats.mtu)));
-    gauge(
-        encoder,
-        "session_mtu_bytes",
-        "UDP payload that fits the path",
-        mtu,
-    )?;
-    let sent = live().map(|(sample, stats)| (sample, stats.sent_packets));
-    counter(
-        encoder,
-        "session_packets_sent",
-        "Packets sent on the current session",
-        sent,
-    )?;
-    let lost = live().map(|(sample, stats)| (sample, stats.lost_packets));
-    counter(
-        encoder,
-        "session_packets_lost",
-        "Packets lost on the current session",
-        lost,
+    for figure in SessionStats::FIGURES {
+        let kind = if figure.grows {
+            Kind::Counter
+        } else {
+            Kind::Gauge
+        };
+        let values = live().map(|(labels, (stats, _))| (labels, (figure.read)(&stats)));
+        scrape.family::<Labels>(kind, (figure.name, figure.help), values)?;
+    }
+    let receive = live().map(|(labels, (_, buffers))| (labels, float(buffers.receive)));
+    let help = "UDP receive buffer that we got";
+    scrape.family::<Labels>(Kind::Gauge, ("udp_receive_buffer_bytes", help), receive)?;
+    let send = live().map(|(labels, (_, buffers))| (labels, float(buffers.send)));
+    scrape.family::<Labels>(
+        Kind::Gauge,
+        ("udp_send_buffer_bytes", "UDP send buffer that we got"),
+        send,
     )
 }
 
-fn gauge<'a, V: EncodeGaugeValue>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl Iterator<Item = (&'a ServerSample, V)>,
-) -> fmt::Result {
-    let name = format!("towline_agent_{name}");
-    let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
-    for (sample, value) in values {
-        let label = [("server", sample.server.as_str())];
-        metric.encode_family(&label)?.encode_gauge(&value)?;
-    }
-    Ok(())
-}
-
-fn counter<'a, V: EncodeCounterValue>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl Iterator<Item = (&'a ServerSample, V)>,
-) -> fmt::Result {
-    let name = format!("towline_agent_{name}");
-    let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
-    let none: Option<&Exemplar<Label, f64>> = None;
-    for (sample, value) in values {
-        let label = [("server", sample.server.as_str())];
-        metric.encode_family(&label)?.encode_counter(&value, none)?;
-    }
-    Ok(())
-}
-
-fn wide(count: impl TryInto<i64>) -> i64 {
-    count.try_into().unwrap_or(i64::MAX)
+/// Buffers beyond 4 GiB do not exist.
+fn float(bytes: usize) -> f64 {
+    f64::from(u32::try_from(bytes).unwrap_or(u32::MAX))
 }

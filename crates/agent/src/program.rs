@@ -18,7 +18,7 @@ use towline_tunnel::tunnels::Tunnels;
 use tracing::info;
 
 use crate::args::{AgentArgs, AgentConfig};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PREFIX};
 use crate::outlet::Outlet;
 use crate::sessions::Sessions;
 
@@ -84,12 +84,14 @@ impl<S: Serve> Bound<S> {
         } = config;
         let admin = Admin::bind(admin_listen)?;
         let readiness = Readiness::new();
-        let knobs = &keep.session;
+        let knobs = &keep.dial.session;
         let tunnels = Tunnels::new(knobs.stream_window.as_u64(), knobs.stall_budget.as_u64());
         let metrics = Metrics::register(&mut registry, tunnels.clone());
         let latch = readiness.latch("sessions", "starting");
         let sessions = Sessions::new(&keep.servers, latch, metrics.clone());
-        registry.register_collector(Box::new(sessions.clone()));
+        registry
+            .sub_registry_with_prefix(PREFIX)
+            .register_collector(Box::new(sessions.clone()));
         let serve = serve(Outlet::new(name, args, tunnels, metrics));
         Ok(Self {
             admin,

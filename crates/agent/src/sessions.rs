@@ -1,15 +1,13 @@
 //! Which servers this agent has a session to: told to the log of metrics and to readiness.
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use towline_service::readiness::Latch;
 use towline_tunnel::keep::{DialError, Observe};
-use towline_tunnel::session::{Session, SessionError};
+use towline_tunnel::session::Session;
 use towline_tunnel::target::Target;
 
 use crate::metrics::{Metrics, ServerSample, encode_servers};
@@ -94,7 +92,8 @@ impl Observe for Sessions {
     }
 
     fn disconnected(&self, server: &Target, session: &Session, why: &str) {
-        self.0.metrics.session_ended(end_label(session));
+        let end = session.end().map_or("control_stream", |end| end.label());
+        self.0.metrics.session_ended(end);
         self.set(server, State::Down(why.to_owned()));
     }
 
@@ -114,24 +113,11 @@ impl Collector for Sessions {
         let sample = |server: &Server| ServerSample {
             server: server.target.to_string(),
             session: match &server.state {
-                State::Up(session) => Some(session.stats()),
+                State::Up(session) => session.buffers().map(|buffers| (session.stats(), buffers)),
                 State::Down(_) => None,
             },
         };
         let samples: Vec<_> = self.servers().iter().map(sample).collect();
         encode_servers(&samples, encoder)
-    }
-}
-
-/// Why a session that is over has ended, as a label.
-fn end_label(session: &Session) -> &'static str {
-    let mut context = Context::from_waker(Waker::noop());
-    match pin!(session.closed()).poll(&mut context) {
-        Poll::Ready(SessionError::Closed { code, .. }) => code.label(),
-        Poll::Ready(SessionError::Silent) => "silent",
-        Poll::Ready(SessionError::Ended) => "ended_here",
-        Poll::Ready(SessionError::HandshakeTimeout | SessionError::Unusable(_))
-        | Poll::Ready(SessionError::Transport(_))
-        | Poll::Pending => "transport",
     }
 }

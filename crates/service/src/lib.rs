@@ -10,6 +10,7 @@ pub mod admin;
 pub mod build_info;
 pub mod probe;
 pub mod readiness;
+pub mod scrape;
 pub mod telemetry;
 
 mod side_thread;

@@ -18,7 +18,7 @@ use tracing::warn;
 
 use crate::code::SessionCode;
 use crate::knobs::{self, SessionArgs, Side};
-use crate::session::{Session, SessionError};
+use crate::session::{Session, SessionError, SocketBuffers};
 
 /// Handshakes under way from which on an address must prove itself first (RFC 9000 §8.1.2).
 ///
@@ -51,15 +51,6 @@ pub struct SocketArgs {
     pub udp_send_buffer: ByteSize,
 }
 
-/// What the kernel gave for the asked socket buffers, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketBuffers {
-    /// The receive buffer.
-    pub receive: usize,
-    /// The send buffer.
-    pub send: usize,
-}
-
 /// Why no endpoint could be opened.
 #[derive(Debug, Error)]
 pub enum BindError {
@@ -87,11 +78,25 @@ pub struct Listener {
     max_streams: u32,
 }
 
+/// How an agent dials.
+#[derive(Debug, Clone)]
+pub struct DialConfig {
+    /// Certificates and protocols.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// QUIC settings.
+    pub session: SessionArgs,
+    /// UDP settings.
+    pub socket: SocketArgs,
+    /// How often to ping; the server's idle timeout must be longer.
+    pub keep_alive: Duration,
+}
+
 /// The agent's endpoint for one dial: a fresh socket, so that a redial leaves broken NAT or load
 /// balancer state behind.
 #[derive(Debug)]
 pub struct Dialer {
     endpoint: quinn::Endpoint,
+    buffers: SocketBuffers,
     config: ClientConfig,
     max_streams: u32,
 }
@@ -237,26 +242,26 @@ impl Dialer {
     ///
     /// # Errors
     /// When the system gives no socket, or the TLS configuration is not TLS 1.3.
-    pub fn bind(
-        server: SocketAddr,
-        tls: Arc<rustls::ClientConfig>,
-        session: &SessionArgs,
-        socket: &SocketArgs,
-    ) -> Result<Self, BindError> {
+    pub fn bind(server: SocketAddr, dial: &DialConfig) -> Result<Self, BindError> {
         let any = match server {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
-        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-        config.transport_config(Arc::new(knobs::transport(session, Side::Agent)));
-        let (endpoint, _buffers) = open(any, None, socket).map_err(|source| BindError::Socket {
-            address: any,
-            source,
-        })?;
+        let tls = QuicClientConfig::try_from(Arc::clone(&dial.tls))?;
+        let mut config = ClientConfig::new(Arc::new(tls));
+        let transport = knobs::transport(&dial.session, Side::Agent(dial.keep_alive));
+        config.transport_config(Arc::new(transport));
+        let (endpoint, buffers) =
+            open(any, None, &dial.socket).map_err(|source| BindError::Socket {
+                address: any,
+                source,
+            })?;
+        let max_streams = dial.session.max_tunnels_per_session;
         Ok(Self {
             endpoint,
+            buffers,
             config,
-            max_streams: session.max_tunnels_per_session,
+            max_streams,
         })
     }
 
@@ -277,7 +282,11 @@ impl Dialer {
         let connection = timeout(limit, connecting)
             .await
             .map_err(|_elapsed| SessionError::HandshakeTimeout)??;
-        Session::new(connection, Some(self.endpoint), self.max_streams)
+        Session::new(
+            connection,
+            Some((self.endpoint, self.buffers)),
+            self.max_streams,
+        )
     }
 }
 

@@ -16,8 +16,7 @@ use crate::backoff::Backoff;
 use crate::code::{SessionCode, StreamCode};
 use crate::control::{Draining, Hello, Message};
 use crate::control_stream::{ControlStream, ControlStreamError};
-use crate::endpoint::{BindError, Dialer, SocketArgs};
-use crate::knobs::SessionArgs;
+use crate::endpoint::{BindError, DialConfig, Dialer};
 use crate::session::{Dialect, Session, SessionError};
 use crate::stream::{StreamError, TunnelStream};
 use crate::target::{Host, Target};
@@ -55,14 +54,10 @@ pub struct Keep {
     pub servers: Vec<Target>,
     /// The name that the servers' certificates must carry; else each server's own.
     pub server_name: Option<String>,
-    /// Certificates and protocols.
-    pub tls: Arc<rustls::ClientConfig>,
+    /// How to dial them.
+    pub dial: DialConfig,
     /// How the agent introduces itself.
     pub hello: Hello,
-    /// QUIC settings.
-    pub session: SessionArgs,
-    /// UDP settings.
-    pub socket: SocketArgs,
     /// How long live tunnels may go on after the shutdown began.
     pub drain: Duration,
 }
@@ -181,7 +176,7 @@ impl<S: Serve, O: Observe> Keeper<S, O> {
         match &self.server.host {
             Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, port)]),
             Host::Name(name) => timeout(
-                self.keep.session.quic_handshake_timeout,
+                self.keep.dial.session.quic_handshake_timeout,
                 lookup_host((&**name, port)),
             )
             .await
@@ -193,17 +188,15 @@ impl<S: Serve, O: Observe> Keeper<S, O> {
 
     async fn dial_address(&self, address: SocketAddr) -> Result<Greeted, DialError> {
         let Keep {
-            tls,
-            session: knobs,
-            socket,
+            dial,
             hello,
             server_name,
             ..
         } = &*self.keep;
         let own_name = certificate_name(&self.server.host);
         let name = server_name.as_deref().unwrap_or(&own_name);
-        let limit = knobs.quic_handshake_timeout;
-        let session = Dialer::bind(address, Arc::clone(tls), knobs, socket)?
+        let limit = dial.session.quic_handshake_timeout;
+        let session = Dialer::bind(address, dial)?
             .dial(address, name, limit)
             .await
             .map_err(|error| DialError::Session(address, error))?;

@@ -42,16 +42,6 @@ pub struct SessionArgs {
     #[arg(value_parser = wait)]
     pub quic_idle_timeout: Duration,
 
-    /// How often an agent pings; keep it below half of the idle timeout.
-    #[arg(
-        long,
-        env = "TOWLINE_QUIC_KEEP_ALIVE",
-        value_name = "TIME",
-        default_value = "2s"
-    )]
-    #[arg(value_parser = wait)]
-    pub quic_keep_alive: Duration,
-
     /// Bytes that one tunnel may have on the way or unread; also the most that a reader who
     /// stopped reading can pin in memory.
     ///
@@ -105,8 +95,8 @@ pub fn wait(text: &str) -> Result<Duration, String> {
 /// The end of a session that QUIC settings differ for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// Dials, pings, and accepts tunnel streams.
-    Agent,
+    /// Dials, accepts tunnel streams, and pings so often.
+    Agent(Duration),
     /// Listens, and opens tunnel streams.
     Server,
 }
@@ -129,8 +119,8 @@ pub(crate) fn transport(args: &SessionArgs, side: Side) -> TransportConfig {
         .max_concurrent_uni_streams(0u32.into())
         .datagram_receive_buffer_size(None);
     match side {
-        Side::Agent => transport
-            .keep_alive_interval(Some(args.quic_keep_alive))
+        Side::Agent(keep_alive) => transport
+            .keep_alive_interval(Some(keep_alive))
             .max_concurrent_bidi_streams(args.max_tunnels_per_session.into()),
         Side::Server => transport.max_concurrent_bidi_streams(AGENT_STREAMS.into()),
     };

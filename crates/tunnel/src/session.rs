@@ -1,5 +1,7 @@
 //! One authenticated connection between an agent and a server. **Hides quinn.**
 
+mod stats;
+
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
@@ -18,6 +20,8 @@ use towline_tls::identity::Identity;
 
 use crate::code::SessionCode;
 use crate::stream::{OpenStreams, TunnelStream};
+
+pub use stats::{Figure, SessionStats};
 
 /// Application protocols (RFC 7301) of the two dialects, the preferred one first.
 pub const ALPN: [&[u8]; 2] = [b"towline/1", b"quic-echo-example"];
@@ -40,30 +44,18 @@ struct Inner {
     dialect: Dialect,
     identity: Identity,
     open: OpenStreams,
-    endpoint: Option<quinn::Endpoint>,
+    endpoint: Option<(quinn::Endpoint, SocketBuffers)>,
     /// Tunnel streams that this end opens at the same time, if the peer grants as many.
     max_streams: usize,
 }
 
-/// What a session knows of its path and its traffic.
-#[derive(Debug, Clone, Copy)]
-pub struct SessionStats {
-    /// Smoothed round-trip time.
-    pub rtt: Duration,
-    /// Congestion window in bytes.
-    pub congestion_window: u64,
-    /// UDP payload that fits the path, in bytes.
-    pub mtu: u16,
-    /// Packets sent.
-    pub sent_packets: u64,
-    /// Packets sent that count as lost.
-    pub lost_packets: u64,
-    /// UDP payload sent, in bytes.
-    pub sent_bytes: u64,
-    /// UDP payload received, in bytes.
-    pub received_bytes: u64,
-    /// Tunnel streams open now.
-    pub open_streams: usize,
+/// What the kernel gave for the asked UDP buffers, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketBuffers {
+    /// The receive buffer.
+    pub receive: usize,
+    /// The send buffer.
+    pub send: usize,
 }
 
 /// Why a session did not come to be, or ended.
@@ -113,7 +105,7 @@ impl Session {
     /// An agent's session owns its socket; a server's sessions share the listener's.
     pub(crate) fn new(
         connection: quinn::Connection,
-        endpoint: Option<quinn::Endpoint>,
+        endpoint: Option<(quinn::Endpoint, SocketBuffers)>,
         max_streams: u32,
     ) -> Result<Self, SessionError> {
         let dialect = dialect(connection.handshake_data())?;
@@ -192,6 +184,11 @@ impl Session {
         Ok(TunnelStream::new(send, recv, OpenStreams::default()))
     }
 
+    /// The buffers of its own socket; nothing at a server, whose sessions share the listener's.
+    pub fn buffers(&self) -> Option<SocketBuffers> {
+        self.0.endpoint.as_ref().map(|(_, buffers)| *buffers)
+    }
+
     /// Round-trip time, losses and traffic so far.
     pub fn stats(&self) -> SessionStats {
         let stats = self.0.connection.stats();
@@ -212,6 +209,11 @@ impl Session {
         self.0.connection.closed().await.into()
     }
 
+    /// Why the session has ended; nothing while it lives.
+    pub fn end(&self) -> Option<SessionError> {
+        self.0.connection.close_reason().map(SessionError::from)
+    }
+
     /// Ends the session at once; every tunnel on it ends with a reset.
     pub fn close(&self, code: SessionCode, reason: &str) {
         self.0
@@ -222,7 +224,7 @@ impl Session {
     /// Closes the session and stays until the peer knows, at most `limit`.
     pub async fn close_and_wait(&self, code: SessionCode, reason: &str, limit: Duration) {
         self.close(code, reason);
-        if let Some(endpoint) = &self.0.endpoint
+        if let Some((endpoint, _)) = &self.0.endpoint
             && timeout(limit, endpoint.wait_idle()).await.is_err()
         {
             tracing::debug!(?limit, "the server did not acknowledge the close");
@@ -241,6 +243,20 @@ impl fmt::Debug for Session {
 }
 
 // === impl SessionError ===
+
+impl SessionError {
+    /// A short name for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Closed { code, .. } => code.label(),
+            Self::Silent => "silent",
+            Self::Ended => "ended_here",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Unusable(_) => "unusable",
+            Self::Transport(_) => "transport",
+        }
+    }
+}
 
 impl From<ConnectionError> for SessionError {
     fn from(error: ConnectionError) -> Self {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use towline_tunnel::control::AgentKind;
 use towline_tunnel::head::{self, MAX_HEAD};
@@ -123,6 +124,9 @@ impl Responder for ConnectResponder {
         // Flushed before any payload is even read: kube-apiserver fails on a payload byte that
         // comes along with the head.
         send(&mut self.stream, ACCEPTED).await?;
+        // A stream socket joins two writes that come before the first read: a client that waits
+        // for its answer gets a turn to take it alone.
+        yield_now().await;
         Ok((self.stream, self.early.freeze()))
     }
 
