@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// Why a program counts as not alive.
 #[derive(Debug, Error)]
-#[error("{address}/livez: {why}")]
+#[error("healthcheck {address}: {why}")]
 pub struct ProbeError {
     address: SocketAddr,
     why: String,
@@ -83,6 +83,6 @@ mod tests {
     fn silence_is_not_alive() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let error = livez(silent.local_addr().unwrap()).unwrap_err().to_string();
-        assert!(error.contains("/livez"), "{error}");
+        assert!(error.starts_with("healthcheck "), "{error}");
     }
 }
