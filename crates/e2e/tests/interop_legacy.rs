@@ -1,0 +1,6 @@
+//! Ours and programs of the legacy dialect that share no code with it, in every mixed pair.
+
+use towline_e2e::interop::Family;
+use towline_e2e::interop_pairs;
+
+interop_pairs!(Family::Legacy);
