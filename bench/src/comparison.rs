@@ -135,7 +135,11 @@ fn progress(place: &str, kind: Kind, row: Row, figures: &Result<Figures, String>
                 let value = figure((*value)?);
                 Some(format!("{} {value} {}", metric.what, metric.unit))
             });
-            texts.collect::<Vec<_>>().join(", ")
+            let texts: Vec<String> = texts.collect();
+            match texts.len() {
+                0 => "has no processes to ask".to_owned(),
+                _ => texts.join(", "),
+            }
         }
         Err(error) => format!("failed: {error}"),
     };
