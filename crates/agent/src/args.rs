@@ -73,7 +73,7 @@ pub struct AgentArgs {
     #[arg(default_value = "127.0.0.1:8094")]
     pub admin_listen: SocketAddr,
 
-    /// How often to ping a server; keep it below half of the idle timeouts of both ends.
+    /// How often to ping a server: at most half of the idle timeout of either end.
     #[arg(
         long,
         env = "TOWLINE_QUIC_KEEP_ALIVE",
@@ -161,8 +161,8 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: String,
     },
-    /// Pings that are rarer than the idle timeout end every quiet session.
-    #[error("--quic-keep-alive {keep_alive:?} must be shorter than --quic-idle-timeout {idle:?}")]
+    /// Pings that are too rare for the idle timeout end every quiet session.
+    #[error("--quic-keep-alive {keep_alive:?} is more than half of --quic-idle-timeout {idle:?}")]
     KeepAlive {
         /// How often the agent would ping.
         keep_alive: Duration,
@@ -183,7 +183,7 @@ impl AgentConfig {
             servers, session, ..
         } = args;
         let (keep_alive, idle) = (args.quic_keep_alive, session.quic_idle_timeout);
-        if keep_alive >= idle {
+        if keep_alive > idle / 2 {
             return Err(ConfigError::KeepAlive { keep_alive, idle });
         }
         for (index, server) in servers.iter().enumerate() {
@@ -420,8 +420,8 @@ mod tests {
     #[test]
     fn pings_must_come_before_the_peer_gives_up() {
         let dir = certificates();
-        let error = load(dir.path(), &["--server", "a:1", "--quic-keep-alive", "8s"]).unwrap_err();
-        let expected = "--quic-keep-alive 8s must be shorter than --quic-idle-timeout 8s";
+        let error = load(dir.path(), &["--server", "a:1", "--quic-keep-alive", "5s"]).unwrap_err();
+        let expected = "--quic-keep-alive 5s is more than half of --quic-idle-timeout 8s";
         assert_eq!(error.to_string(), expected);
     }
 }

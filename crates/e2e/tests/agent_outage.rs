@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use towline_e2e::certs::Certs;
 use towline_e2e::endings::{End, echoes, end};
 use towline_e2e::process::Process;
@@ -49,6 +50,29 @@ async fn tunnels_of_a_killed_agent_end_with_a_reset() {
         assert_eq!(answer.status, 503, "{}", answer.head);
         server.is_at_rest().await;
         server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tunnel_in_use_does_not_hide_that_its_agent_is_dead() {
+    /// Late enough that a timer which the client's bytes wind up again would miss the promise.
+    const LATE: Duration = Duration::from_secs(7);
+
+    bounded(async {
+        let certs = Certs::new();
+        let echo = Target::echo().await;
+        let server = Server::start(&certs, &[]);
+        let agent = Process::agent(&certs, server.agents, &[]);
+        server.has_sessions(1).await;
+        let mut tunnel = client::tunnel(server.tcp(0), echo.address).await;
+        echoes(&mut tunnel).await;
+        agent.kill().await;
+        let deadline = Instant::now() + NOTICED;
+        sleep_until(deadline - NOTICED + LATE).await;
+        tunnel.write_all(b"still there?").await.unwrap();
+        let ended = timeout_at(deadline, end(&mut tunnel)).await;
+        assert_eq!(ended, Ok(End::Reset));
     })
     .await;
 }
