@@ -8,6 +8,7 @@ use tokio::time::{Duration, timeout};
 use crate::cell::Cell;
 use crate::cli::{Cli, Plan};
 use crate::machine::Machine;
+use crate::noise::Noise;
 use crate::proc_fs;
 use crate::rows::{Figures, Row};
 use crate::stats::figure;
@@ -79,10 +80,11 @@ pub async fn run(cli: &Cli) -> Result<bool> {
     let subjects = Subjects::find(cli)?;
     let description = subjects.describe().await?;
     let target = Target::start().await?;
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut noise) = (Vec::new(), Noise::default());
     for round in 1..=plan.rounds {
         for row in &rows {
             for subject in in_turn(&subjects.installed, round) {
+                noise.watch().await?;
                 let figures = measure(*row, subject, &target, &plan).await;
                 let figures = figures.map_err(|error| format!("{error:#}"));
                 let place = format!("round {round} of {}, {}", plan.rounds, row.title());
@@ -98,7 +100,8 @@ pub async fn run(cli: &Cli) -> Result<bool> {
     }
     let table = table::markdown(&rows, &subjects.columns, &outcomes);
     let mut stdout = io::stdout().lock();
-    write!(stdout, "{description}{}\n{table}", method(cli, &plan)?)?;
+    let (noise, method) = (noise.describe(), method(cli, &plan)?);
+    write!(stdout, "{description}- {noise}\n{method}\n{table}")?;
     let must = outcomes
         .iter()
         .filter(|outcome| outcome.kind != Kind::Reference);

@@ -18,6 +18,7 @@ pub mod client;
 pub mod rows;
 
 pub mod machine;
+pub mod noise;
 pub mod proc_fs;
 pub mod stats;
 pub mod table;

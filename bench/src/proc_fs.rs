@@ -16,6 +16,15 @@ pub struct Memory {
     pub pss: u64,
 }
 
+/// The time of all cores together since the start of the machine, in clock ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cores {
+    /// In which they did something, or another virtual machine had them.
+    pub busy: u64,
+    /// All of it.
+    pub all: u64,
+}
+
 /// Clock ticks per second, the unit of CPU times in `/proc`.
 ///
 /// # Errors
@@ -33,6 +42,15 @@ pub fn cpu_ticks(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     ticks_of(&stat).with_context(|| format!("no CPU time in {path}"))
+}
+
+/// How the cores have spent their time.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn cores() -> Result<Cores> {
+    let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    cores_in(&stat).context("no CPU time in /proc/stat")
 }
 
 /// The memory of a process.
@@ -69,6 +87,20 @@ fn ticks_of(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// The first line: user, nice, system, idle, iowait, irq, softirq, steal; the guests' times that
+/// may follow are in user and nice already.
+fn cores_in(stat: &str) -> Option<Cores> {
+    let times = stat.lines().next()?.strip_prefix("cpu ")?;
+    let times = times.split_whitespace().take(8);
+    let times: Vec<u64> = times.map(|time| time.parse().ok()).collect::<Option<_>>()?;
+    let all = times.iter().sum();
+    let idle = times.get(3)? + times.get(4)?;
+    Some(Cores {
+        busy: all - idle,
+        all,
+    })
+}
+
 /// The vector is pairs of native words: what, value.
 fn ticks_in(vector: &[u8]) -> Option<u32> {
     let (words, _) = vector.as_chunks::<{ size_of::<usize>() }>();
@@ -93,6 +125,16 @@ mod tests {
         assert_eq!(ticks_of(stat), Some(337));
         assert_eq!(ticks_of("42 (a) S 1 42"), None);
         assert_eq!(ticks_of(""), None);
+    }
+
+    #[test]
+    fn the_cores_time_is_that_of_the_first_line() {
+        let stat = "cpu  10 1 20 300 40 2 3 4 5 6\ncpu0 1 1 1 1 1 1 1 1\n";
+        let expected = Cores { busy: 40, all: 380 };
+        assert_eq!(cores_in(stat), Some(expected));
+        for broken in ["", "cpu0 1 2 3 4 5", "cpu  1 2 3", "cpu  1 2 x 4 5"] {
+            assert_eq!(cores_in(broken), None, "{broken:?}");
+        }
     }
 
     #[test]
@@ -124,6 +166,8 @@ mod tests {
         assert!(ticks_per_second().unwrap() > 0);
         assert!(memory(process::id()).unwrap().rss > 0);
         cpu_ticks(process::id()).unwrap();
+        let cores = cores().unwrap();
+        assert!(cores.busy <= cores.all);
         assert!(cpu_ticks(u32::MAX).is_err());
     }
 }
