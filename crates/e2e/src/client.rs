@@ -82,6 +82,8 @@ pub async fn tunnel(proxy: SocketAddr, target: impl ToString) -> TcpStream {
 /// When the connection or the handshake fails.
 pub async fn tls(connector: &TlsConnector, proxy: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(proxy).await?;
+    // As every TLS client does: the head follows the handshake at once.
+    stream.set_nodelay(true)?;
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
     connector.connect(name, stream).await
 }
