@@ -1,7 +1,7 @@
 //! The dialer of kube-apiserver, with the very files of `deploy/egress-selector`, over a Unix socket
 //! and over TCP with mutual TLS.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -25,6 +25,9 @@ struct Proxy {
     folder: TempDir,
     server: Server,
 }
+
+/// Where kube-apiserver's certificates are in the configuration files.
+const FOLDER: &str = "/etc/kubernetes/towline";
 
 const BOTH: [Transport; 2] = [Transport::Unix, Transport::Tcp];
 
@@ -107,6 +110,22 @@ async fn without_an_agent_it_says_so() {
             );
             assert_eq!(said, expected);
         }
+        proxy.server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs the programs that `make interop` builds"]
+async fn a_certificate_of_another_authority_is_not_let_in() {
+    bounded(async {
+        let (proxy, agent) = Proxy::with_agent(&[]).await;
+        let foreign = Certs::new();
+        let client = proxy.client_as(&foreign, Transport::Tcp, &["-dial", "127.0.0.1:1"]);
+        let lines = client.ended().await;
+        let expected = "failed: remote error: tls: certificate required";
+        assert!(lines[0].contains(expected), "{lines:?}");
+        agent.stop().await;
         proxy.server.stop().await;
     })
     .await;
@@ -311,6 +330,11 @@ impl Proxy {
 
     /// Starts the dialer with the file of `deploy/egress-selector`, its paths and port replaced.
     fn client(&self, transport: Transport, flags: &[&str]) -> Peer {
+        self.client_as(&self.certs, transport, flags)
+    }
+
+    /// The same, presenting the client certificate of `certs` where there is one to present.
+    fn client_as(&self, certs: &Certs, transport: Transport, flags: &[&str]) -> Peer {
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/egress-selector");
         let name = self.name(transport);
         let (file, replaced) = match transport {
@@ -322,7 +346,9 @@ impl Proxy {
                 "egress-selector-tcp.yaml",
                 vec![
                     format!("127.0.0.1:8444={name}"),
-                    format!("/etc/kubernetes/towline={}", self.certs_folder().display()),
+                    format!("{FOLDER}/ca.pem={}", self.certs.flag("ca.pem")),
+                    format!("{FOLDER}/client.pem={}", certs.flag("client.pem")),
+                    format!("{FOLDER}/client-key.pem={}", certs.flag("client-key.pem")),
                 ],
             ),
         };
@@ -353,11 +379,6 @@ impl Proxy {
             .strip_prefix(&prefix)
             .unwrap_or_else(|| panic!("{error}"))
             .to_owned()
-    }
-
-    fn certs_folder(&self) -> PathBuf {
-        let file = self.certs.path("ca.pem");
-        file.parent().expect("a file in a folder").to_owned()
     }
 
     fn streams(&self) -> usize {

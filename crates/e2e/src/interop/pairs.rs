@@ -53,6 +53,7 @@ macro_rules! interop_pairs {
             $family;
             our_server_serves_through_a_connect_agent
             our_server_says_why_a_connect_agent_refused
+            our_server_gives_up_on_a_connect_agent_that_dials_on
             our_server_serves_through_a_passthrough_agent
             our_server_resets_what_a_passthrough_agent_cannot_connect
             our_server_refuses_legacy_agents

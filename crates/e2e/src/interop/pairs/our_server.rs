@@ -8,7 +8,7 @@ use crate::interop::pairs::{
     BULK, RAW, SMALL, UNKNOWN_HOST, connect_exchange, ends_without_a_byte, many, refused,
 };
 use crate::programs::{Agent, Server};
-use crate::target::Closed;
+use crate::target::{BlackHole, Closed};
 
 /// Through a connect agent: bulk both ways, many requests, nothing left behind.
 pub async fn our_server_serves_through_a_connect_agent(family: Family) {
@@ -42,6 +42,21 @@ pub async fn our_server_says_why_a_connect_agent_refused(family: Family) {
     }
     server.is_at_rest().await;
     connect_exchange(server.tcp(0), target.address, SMALL).await;
+    server.stop().await;
+}
+
+/// Such an agent knows no deadline for its dials: ours ends what it leaves open.
+pub async fn our_server_gives_up_on_a_connect_agent_that_dials_on(family: Family) {
+    let certs = Certs::new();
+    let server = Server::start(&certs, &["--dial-timeout", "200ms"]);
+    let _agent = family.connect_agent(&certs, server.agents);
+    server.has_sessions(1).await;
+
+    let hole = BlackHole::new();
+    let answer = refused(server.tcp(0), hole.address).await;
+    let status = "HTTP/1.1 504 agent did not answer in time\r\n";
+    assert!(answer.starts_with(status), "{answer}");
+    server.is_at_rest().await;
     server.stop().await;
 }
 
