@@ -37,8 +37,8 @@ const SLOTS: usize = 32;
 /// Rounds that one direction may go before the other tunnels of the thread get their turn.
 const ROUNDS: u32 = 16;
 
-/// How often a half-closed socket is looked at.
-const HALF_CLOSED_LOOK: Duration = Duration::from_secs(5);
+/// How often the ends of a tunnel are looked at that are not read.
+const UNREAD_LOOK: Duration = Duration::from_secs(5);
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -69,7 +69,7 @@ pub async fn splice<S: Socket>(
         seat,
         from_socket: options.from_socket,
         idle: options.idle_timeout.map(Idle::new),
-        half_closed: None,
+        unread: None,
         inbound: Inbound {
             pending: early,
             ..Inbound::default()
@@ -86,7 +86,7 @@ struct Splice<S: Socket> {
     seat: Seat,
     from_socket: Direction,
     idle: Option<Idle>,
-    half_closed: Option<Pin<Box<Sleep>>>,
+    unread: Option<Pin<Box<Sleep>>>,
     inbound: Inbound,
     outbound: Outbound,
 }
@@ -142,8 +142,10 @@ impl<S: Socket> Splice<S> {
                 Some(code) => End::FarReset(code),
             });
         }
-        if inbound.is_ready()
-            && let Poll::Ready(end) = self.poll_half_closed(cx)
+        let half = inbound.is_ready() || outbound.is_ready();
+        let stalled = !self.inbound.pending.is_empty() || !self.outbound.pending.is_empty();
+        if (half || stalled)
+            && let Poll::Ready(end) = self.poll_unread(cx)
         {
             return Poll::Ready(end);
         }
@@ -317,17 +319,29 @@ impl<S: Socket> Splice<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// A socket that has said its last byte is not read any more, so nothing tells that it was
-    /// reset or vanished while the far end is silent: look from time to time.
-    fn poll_half_closed(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// An end is not read while the other takes nothing, nor once it has said its last byte, so
+    /// nothing tells that it was reset or vanished: look from time to time.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let timer = self
-            .half_closed
-            .get_or_insert_with(|| Box::pin(sleep(HALF_CLOSED_LOOK)));
+            .unread
+            .get_or_insert_with(|| Box::pin(sleep(UNREAD_LOOK)));
         while timer.as_mut().poll(cx).is_ready() {
             if let Some(error) = self.socket.failure() {
                 return Poll::Ready(End::SocketReset(error));
             }
-            timer.as_mut().reset(Instant::now() + HALF_CLOSED_LOOK);
+            let far = match self.outbound.state {
+                // All that it still can tell is that it takes no more.
+                Half::Closed => match self.stream.poll_send(cx, &[]) {
+                    Poll::Ready(sent) => sent.err(),
+                    Poll::Pending => None,
+                },
+                _ if self.outbound.pending.is_empty() => None,
+                _ => self.stream.cut(),
+            };
+            if let Some(error) = far {
+                return Poll::Ready(error.into());
+            }
+            timer.as_mut().reset(Instant::now() + UNREAD_LOOK);
         }
         Poll::Pending
     }

@@ -5,10 +5,10 @@
 
 use std::fmt;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
@@ -173,6 +173,20 @@ impl TunnelStream {
             .map_err(StreamError::from)
     }
 
+    /// Whether the peer's half was cut, told without reading what came before. Nobody is woken
+    /// when it is cut later.
+    pub(crate) fn cut(&mut self) -> Option<StreamError> {
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(self.recv.received_reset()).poll(&mut context) {
+            Poll::Ready(Ok(Some(code))) => {
+                self.ended = true;
+                Some(StreamError::Reset(StreamCode::from_wire(code.into_inner())))
+            }
+            Poll::Ready(Err(_lost)) => Some(StreamError::SessionLost),
+            Poll::Ready(Ok(None)) | Poll::Pending => None,
+        }
+    }
+
     /// Takes up to `slots.len()` chunks that have arrived; nothing at the end of the peer's half.
     pub(crate) fn poll_chunks(
         &mut self,
@@ -185,7 +199,7 @@ impl TunnelStream {
         }
         // quinn's future is cancel-safe and keeps its waker with the stream: it may live for one
         // poll only, so that an idle tunnel holds none of the slots.
-        let read = std::pin::pin!(self.recv.read_chunks(slots));
+        let read = pin!(self.recv.read_chunks(slots));
         let read = ready!(read.poll(cx)).map_err(StreamError::from);
         self.ended |= !matches!(read, Ok(Some(_)));
         Poll::Ready(read)
