@@ -57,7 +57,7 @@ pub struct ServerArgs {
     pub drain_timeout: Duration,
 
     /// Check flags and files, say what is wrong, and exit without listening anywhere.
-    #[arg(long)]
+    #[arg(long, env = "TOWLINE_CHECK_CONFIG")]
     pub check_config: bool,
 }
 
