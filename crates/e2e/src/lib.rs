@@ -7,6 +7,7 @@ pub mod admin;
 pub mod certs;
 pub mod client;
 pub mod endings;
+pub mod footprint;
 pub mod interop;
 pub mod openmetrics;
 pub mod process;
