@@ -1,10 +1,10 @@
 //! A server that is killed and comes back has its agents again; servers that are not there do not
 //! disturb those that are; an agent without any says so.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 use towline_e2e::certs::Certs;
 use towline_e2e::endings::{End, Witness, echoes};
@@ -20,6 +20,72 @@ const NOTICED: Duration = Duration::from_secs(10);
 /// leads somewhere.
 const HASTY: [&str; 2] = ["--quic-handshake-timeout", "1s"];
 
+/// A server that can be started again where it was. Its loopback address is its own, so that no
+/// connection of another test gets its ports meanwhile.
+struct Phoenix {
+    certs: Certs,
+    server: Process,
+    /// Where it listens: CONNECT, raw, agents.
+    addresses: [SocketAddr; 3],
+}
+
+// === impl Phoenix ===
+
+impl Phoenix {
+    /// The name that the agents must ask its certificate for.
+    const NAME: [&str; 2] = ["--server-name", "localhost"];
+
+    async fn start() -> Self {
+        let certs = Certs::new();
+        let own = Ipv4Addr::new(
+            127,
+            fastrand::u8(1..),
+            fastrand::u8(..),
+            fastrand::u8(1..255),
+        );
+        let server = Self::listen(&certs, [SocketAddr::from((own, 0)); 3]);
+        let addresses = [
+            server.address("connect").await,
+            server.address("raw").await,
+            server.address("agents").await,
+        ];
+        Self {
+            certs,
+            server,
+            addresses,
+        }
+    }
+
+    fn listen(certs: &Certs, [connect, raw, agents]: [SocketAddr; 3]) -> Process {
+        let (connect, agents) = (connect.to_string(), agents.to_string());
+        let raw = format!("raw=tcp://{raw}");
+        let flags = [
+            ["--listen-tcp", &connect],
+            ["--listen", &raw],
+            ["--listen-quic", &agents],
+        ];
+        Process::server(certs, flags.as_flattened())
+    }
+
+    /// Kills it.
+    async fn burn(self) -> (Certs, [SocketAddr; 3]) {
+        self.server.kill().await;
+        (self.certs, self.addresses)
+    }
+
+    /// Starts it again.
+    async fn rise(ashes: (Certs, [SocketAddr; 3])) -> Self {
+        let (certs, addresses) = ashes;
+        let server = Self::listen(&certs, addresses);
+        server.event("admin listening", |_| true).await;
+        Self {
+            certs,
+            server,
+            addresses,
+        }
+    }
+}
+
 /// A server where nobody ever answers.
 async fn black_hole() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
@@ -30,17 +96,12 @@ async fn black_hole() -> (UdpSocket, SocketAddr) {
 #[tokio::test]
 async fn agents_return_to_a_restarted_server() {
     bounded(async {
-        let certs = Certs::new();
         let mut witness = Witness::start().await;
         let echo = Target::echo().await;
-        let server = Process::server(&certs, &["--listen", "raw=tcp://127.0.0.1:0"]);
-        let (proxy, raw, agents) = (
-            server.address("connect").await,
-            server.address("raw").await,
-            server.address("agents").await,
-        );
-        let agent = Process::agent(&certs, agents, &[]);
-        let agent_tcp = Process::agent_tcp(&certs, agents, echo.address, &[]);
+        let server = Phoenix::start().await;
+        let [proxy, raw, agents] = server.addresses;
+        let agent = Process::agent(&server.certs, agents, &Phoenix::NAME);
+        let agent_tcp = Process::agent_tcp(&server.certs, agents, echo.address, &Phoenix::NAME);
         let pages = [agent.admin().await, agent_tcp.admin().await];
         for page in pages {
             admin::is_ready(page).await;
@@ -48,29 +109,19 @@ async fn agents_return_to_a_restarted_server() {
         let mut live = client::tunnel(proxy, witness.target.address).await;
         echoes(&mut live).await;
 
-        server.kill().await;
-        let raw_flag = format!("raw=tcp://{raw}");
-        let _server = Process::server(
-            &certs,
-            &[
-                ("--listen-tcp", proxy.to_string().as_str()),
-                ("--listen-quic", agents.to_string().as_str()),
-                ("--listen", raw_flag.as_str()),
-            ]
-            .map(|(flag, value)| [flag, value])
-            .concat(),
-        );
+        let server = Phoenix::rise(server.burn().await).await;
         // What the agent carried for the dead server is cut, not finished.
         let end = timeout(NOTICED, witness.next_end()).await;
         assert_eq!(end, Ok(End::Reset));
-        for agent in [&agent, &agent_tcp] {
-            agent.event("session ended", |_| true).await;
+        for kind in ["Connect", "Passthrough"] {
+            let is = |event: &serde_json::Value| event["kind"] == kind;
+            server.server.event("agent connected", is).await;
         }
         for page in pages {
             admin::is_ready(page).await;
         }
         echoes(&mut client::tunnel(proxy, echo.address).await).await;
-        echoes(&mut tokio::net::TcpStream::connect(raw).await.unwrap()).await;
+        echoes(&mut TcpStream::connect(raw).await.unwrap()).await;
     })
     .await;
 }
@@ -97,28 +148,16 @@ async fn an_agent_is_not_ready_without_a_session_and_says_why() {
 #[tokio::test]
 async fn readiness_goes_and_comes_with_the_session() {
     bounded(async {
-        let certs = Certs::new();
-        let server = Process::server(&certs, &[]);
-        let (proxy, agents) = (
-            server.address("connect").await,
-            server.address("agents").await,
-        );
-        let agent = Process::agent(&certs, agents, &[]);
+        let server = Phoenix::start().await;
+        let [_, _, agents] = server.addresses;
+        let agent = Process::agent(&server.certs, agents, &Phoenix::NAME);
         let page = agent.admin().await;
         admin::is_ready(page).await;
-        server.kill().await;
+        let ashes = server.burn().await;
         let reasons = admin::is_not_ready(page).await;
         let expected = format!("sessions: no session to {agents} (");
         assert!(reasons.starts_with(&expected), "{reasons}");
-        let _server = Process::server(
-            &certs,
-            &[
-                "--listen-tcp",
-                &proxy.to_string(),
-                "--listen-quic",
-                &agents.to_string(),
-            ],
-        );
+        let _server = Phoenix::rise(ashes).await;
         admin::is_ready(page).await;
     })
     .await;
