@@ -1,17 +1,18 @@
 //! Whoever writes and closes at once is heard to the last byte, in either direction.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use towline_e2e::bounded;
 use towline_e2e::certs::Certs;
 use towline_e2e::client::{self, Way, Ways};
 use towline_e2e::programs::pair;
 use towline_e2e::target::Target;
+use towline_e2e::{bounded, eventually};
 
 const TRANSFERS: u64 = 500;
 
@@ -20,6 +21,9 @@ const LANES: u64 = 8;
 
 /// From nothing to several times what any buffer or window on the way starts with.
 const LONGEST: usize = 300 * 1024;
+
+/// More than all the buffers that Linux grows for one connection take.
+const LATE: usize = 24 * 1024 * 1024;
 
 #[tokio::test]
 async fn what_a_target_writes_before_it_closes_arrives() {
@@ -95,6 +99,69 @@ async fn neither_tls_nor_a_unix_socket_loses_a_byte() {
     .await;
 }
 
+/// Only a reader who comes late fills every buffer on the way, so that each end has to keep what
+/// its socket does not take.
+#[tokio::test]
+async fn readers_who_come_late_miss_nothing() {
+    bounded(async {
+        let ways = Ways::start(&[]).await;
+        let said = random(7, LATE);
+        let sent = said.clone();
+        let says = Target::start(move |mut stream| {
+            let sent = sent.clone();
+            async move {
+                stream.write_all(&sent).await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), b'!');
+            }
+        })
+        .await;
+        let listen = Arc::new(Notify::new());
+        let listening = Arc::clone(&listen);
+        let (tell, mut heard) = mpsc::channel(1);
+        let listens = Target::start(move |mut stream| {
+            let (tell, listening) = (tell.clone(), Arc::clone(&listening));
+            async move {
+                let mut got = Vec::new();
+                listening.notified().await;
+                stream.read_to_end(&mut got).await.unwrap();
+                tell.send(got).await.unwrap();
+            }
+        })
+        .await;
+        for way in Way::ALL {
+            let mut tunnel = ways.tunnel(way, says.address).await;
+            let stalled = || ways.server.tunnels.traffic().stalled;
+            eventually("tunnels whose client takes nothing", 1, stalled).await;
+            // The other half goes on meanwhile.
+            let passed = || ways.server.tunnels.traffic().to_target;
+            let more = passed() + 1;
+            tunnel.write_all(b"!").await.unwrap();
+            tunnel.flush().await.unwrap();
+            eventually("bytes to targets", more, passed).await;
+            let mut got = Vec::new();
+            tunnel.read_to_end(&mut got).await.unwrap();
+            assert!(got == said, "{way:?}: {} bytes, or others", got.len());
+            drop(tunnel);
+
+            let mut tunnel = ways.tunnel(way, listens.address).await;
+            let write = async {
+                tunnel.write_all(&said).await.unwrap();
+                tunnel.shutdown().await.unwrap();
+            };
+            let wake = async {
+                let stalled = || ways.agent.tunnels.traffic().stalled;
+                eventually("tunnels whose target takes nothing", 1, stalled).await;
+                listen.notify_one();
+            };
+            tokio::join!(write, wake);
+            let got = heard.recv().await.unwrap();
+            assert!(got == said, "{way:?}: {} bytes, or others", got.len());
+        }
+        ways.rest_and_stop().await;
+    })
+    .await;
+}
+
 /// Asks for the bytes of `number` and closes when they have ended.
 async fn download(proxy: SocketAddr, target: SocketAddr, number: u64) {
     let mut tunnel = client::tunnel(proxy, target).await;
@@ -159,14 +226,18 @@ where
 
 /// What is transferred under this number: each length and content its own, the same in every run.
 fn bytes(number: u64) -> Vec<u8> {
-    let mut random = Rng::with_seed(number);
+    let mut lengths = Rng::with_seed(number);
     let length = match number {
         0..8 => usize::try_from(number).expect("a few"),
         8 => LONGEST,
-        _ => random.usize(..=LONGEST),
+        _ => lengths.usize(..=LONGEST),
     };
+    random(number, length)
+}
+
+fn random(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    random.fill(&mut bytes);
+    Rng::with_seed(seed).fill(&mut bytes);
     bytes
 }
 
