@@ -25,6 +25,7 @@ const CRATES: &[(&str, &[&str])] = &[
         &["towline-service", "towline-tls", "towline-tunnel"],
     ),
     ("crates/tunnel", &["towline-tls"]),
+    ("bench", &["towline-service", "towline-tls"]),
     ("crates/service", &[]),
     ("crates/tls", &[]),
 ];
@@ -42,8 +43,11 @@ const PACKAGES: &[&str] = &[
     "towline-tunnel",
 ];
 
+/// From whom to whom.
+type Arrows = &'static [(&'static str, &'static [&'static str])];
+
 /// A module of a crate, and which modules of that crate it may import. `lib` and `main` wire.
-const MODULES: &[(&str, &[(&str, &[&str])])] = &[
+const MODULES: &[(&str, Arrows)] = &[
     (
         "proxy-server",
         &[
@@ -218,7 +222,7 @@ fn root() -> PathBuf {
 
 /// A file without its comments and its tests, which may use anything.
 fn code(file: &Path) -> String {
-    let text = fs::read_to_string(file).unwrap();
+    let text = fs::read_to_string(file).expect("a readable source");
     let text = text
         .split("#[cfg(test)]\nmod tests {")
         .next()
@@ -248,19 +252,19 @@ fn imports(text: &str) -> BTreeSet<String> {
 
 /// `src/frontend/raw.rs` and `src/frontend.rs` both belong to `frontend`.
 fn module_of(src: &Path, file: &Path) -> String {
-    let first = file.strip_prefix(src).unwrap().iter().next().unwrap();
+    let inside = file.strip_prefix(src).expect("a file of this crate");
+    let first = inside.iter().next().expect("a name");
     Path::new(first)
         .file_stem()
-        .unwrap()
-        .to_str()
-        .unwrap()
+        .and_then(|stem| stem.to_str())
+        .expect("a UTF-8 name")
         .to_owned()
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("a readable entry").path();
         if path.is_dir() {
             files.extend(rust_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
