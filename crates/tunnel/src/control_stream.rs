@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::task::consume_budget;
 use tokio::time::timeout;
 
 use crate::control::{self, ControlError, Decoder, Hello, Message, Welcome};
@@ -102,6 +103,8 @@ impl ControlStream {
     /// When the bytes are no message, or the stream has ended.
     pub async fn next(&mut self) -> Result<Message, ControlStreamError> {
         loop {
+            // A peer that sends without an end must not keep the thread from the others.
+            consume_budget().await;
             if let Some(message) = self.decoder.next()? {
                 return Ok(message);
             }
