@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use tokio::time::{Instant, timeout_at};
+use towline_tunnel::code::StreamCode;
 use towline_tunnel::control::AgentKind;
 use towline_tunnel::head::{self, Answer};
 use towline_tunnel::knobs::wait;
@@ -213,10 +214,11 @@ impl Forward {
             Ok(Answer::Accepted) => Ok(stream),
             Ok(Answer::Refused(why)) => Err(why),
             Err(ReadHeadError::Stream(_) | ReadHeadError::Eof) => Err(Reason::AgentLost.into()),
-            Err(ReadHeadError::Head(error)) => Err(Refusal::new(
-                Reason::Internal,
-                format!("the agent's answer: {error}"),
-            )),
+            Err(ReadHeadError::Head(error)) => {
+                stream.reset(StreamCode::Protocol);
+                let details = format!("the agent's answer: {error}");
+                Err(Refusal::new(Reason::Internal, details))
+            }
         }
     }
 
