@@ -1,0 +1,507 @@
+//! Agents that break the protocol: their own tunnels suffer, and nobody else's.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::rustls::ClientConfig;
+use towline_e2e::certs::Certs;
+use towline_e2e::endings::{End, echoes, end};
+use towline_e2e::programs::{Agent, Server};
+use towline_e2e::target::Target;
+use towline_e2e::{admin, bounded, client, eventually};
+use towline_service::runtime::shard;
+use towline_tls::devcerts::{DevCerts, Profile, Validity};
+use towline_tls::load::{Credentials, PemPath, Roots};
+use towline_tunnel::code::{SessionCode, StreamCode};
+use towline_tunnel::control::{AgentKind, Hello, Message, encode};
+use towline_tunnel::control_stream::ControlStream;
+use towline_tunnel::endpoint::{DialConfig, Dialer, SocketArgs};
+use towline_tunnel::knobs::SessionArgs;
+use towline_tunnel::session::{ALPN, Session, SessionError};
+use towline_tunnel::stream::{StreamError, TunnelStream};
+
+/// What any step of a handshake may take here.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What a rogue waits for the server to hear of its end.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Tunnels that keep the good agent busier than the rogue, which therefore gets the next ones.
+const BALLAST: usize = 16;
+
+/// What a flooding agent pours over a client before the others are tried again.
+const FLOOD: u64 = 32 * 1024 * 1024;
+
+/// A tunnel through the good agent works within this time, whatever the rogue does.
+const PROMPT: Duration = Duration::from_secs(2);
+
+/// A server, a good agent with tunnels on it, and a target behind that.
+struct Field {
+    certs: Certs,
+    server: Server,
+    good: Agent,
+    echo: Target,
+    ballast: Vec<TcpStream>,
+}
+
+/// An agent whose streams the test serves by hand.
+struct Rogue {
+    session: Session,
+    /// As long as the session.
+    _control: ControlStream,
+}
+
+#[tokio::test]
+async fn an_agent_that_accepts_and_never_moves_a_byte() {
+    bounded(async {
+        let mut field = Field::start(&[]).await;
+        let rogue = field.rogue().await;
+        let mut accepted = Vec::new();
+        let mut silent = Vec::new();
+        for _ in 0..4 {
+            let (tunnel, stream) = tokio::join!(field.tunnel(), accepts(&rogue.session));
+            silent.push(tunnel);
+            accepted.push(stream);
+        }
+        // They take what fits into a window and no more.
+        let mut flood = JoinSet::new();
+        for mut tunnel in silent {
+            flood.spawn(async move { tunnel.write_all(&vec![1; 64 * 1024 * 1024]).await });
+        }
+        field.works().await;
+        assert!(flood.try_join_next().is_none(), "nobody takes 64 MiB");
+        rogue.session.close(SessionCode::Closed, "enough");
+        while let Some(written) = flood.join_next().await {
+            written.unwrap().unwrap_err();
+        }
+        field.ends_with(&[]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_agent_that_floods() {
+    bounded(async {
+        let mut field = Field::start(&[]).await;
+        let (dialer, server) = (field.dialer(), field.server.agents);
+        let (quit, until) = oneshot::channel();
+        // On a thread of its own: it is the server's fairness that counts, not the test's.
+        let flood = thread::spawn(move || {
+            let runtime = shard().expect("a runtime");
+            runtime.block_on(async {
+                let dialer = Dialer::bind(server, &dialer).expect("a socket");
+                flood(
+                    dialer
+                        .dial(server, "localhost", LIMIT)
+                        .await
+                        .expect("a session"),
+                    until,
+                )
+                .await;
+            });
+        });
+        field.server.has_sessions(2).await;
+        let _never_read = field.tunnel().await;
+        let mut read = field.tunnel().await;
+        let mut reader = JoinSet::new();
+        reader.spawn(async move {
+            let mut bytes = vec![0; 64 * 1024];
+            while read.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+        });
+        for round in 1..=4 {
+            let flooded = || field.server.tunnels.traffic().to_client > round * FLOOD;
+            eventually("the flood has come so far", true, flooded).await;
+            field.works().await;
+        }
+        quit.send(()).unwrap();
+        drop(reader);
+        tokio::task::spawn_blocking(|| flood.join())
+            .await
+            .unwrap()
+            .unwrap();
+        field.ends_with(&[]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn answers_that_are_none() {
+    bounded(async {
+        let mut field = Field::start(&[]).await;
+        let rogue = field.rogue().await;
+        let endless = [b"HTTP/1.1 200 OK\r\nX: ".to_vec(), vec![b'x'; 32 * 1024]].concat();
+        for garbage in [
+            &b"\0\xff\x16\x03\x01 no answer at all\r\n\r\n"[..],
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            b"HTTP/2 200\r\n\r\n",
+            b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+            &endless,
+        ] {
+            let shown = String::from_utf8_lossy(&garbage[..garbage.len().min(40)]).into_owned();
+            let (refused, told) = tokio::join!(field.refused(), async {
+                let mut stream = asked(&rogue.session).await;
+                // Cut short by a server that has read enough.
+                stream.write_all(garbage).await.ok();
+                stop_of(&mut stream).await
+            });
+            assert_eq!(
+                refused.answer.status, 500,
+                "{shown}: {}",
+                refused.answer.head
+            );
+            assert_eq!(told, StreamError::Reset(StreamCode::Protocol), "{shown}");
+            field.works().await;
+        }
+        rogue.session.close(SessionCode::Closed, "enough");
+        field.ends_with(&[]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_answer_at_all() {
+    bounded(async {
+        let field = Field::start(&["--dial-timeout", "1s"]).await;
+        let rogue = field.rogue().await;
+        let began = Instant::now();
+        let (refused, stream) = tokio::join!(field.refused(), async {
+            let mut stream = asked(&rogue.session).await;
+            stop_of(&mut stream).await
+        });
+        assert_eq!(refused.answer.status, 504, "{}", refused.answer.head);
+        assert!(
+            began.elapsed() >= Duration::from_secs(1),
+            "a second is the client's"
+        );
+        assert_eq!(stream, StreamError::Reset(StreamCode::Cancelled));
+
+        // Whoever ends the stream, or resets it, leaves the request to another.
+        for finish in [true, false] {
+            let (mut tunnel, ()) = tokio::join!(field.tunnel(), async {
+                let mut stream = asked(&rogue.session).await;
+                match finish {
+                    true => stream.finish(),
+                    false => stream.reset(StreamCode::Internal),
+                }
+            });
+            echoes(&mut tunnel).await;
+        }
+        rogue.session.close(SessionCode::Closed, "enough");
+        field.ends_with(&[]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn control_messages_that_are_none() {
+    bounded(async {
+        let mut field = Field::start(&[]).await;
+        let long = vec![b'x'; 128 * 1024];
+        for garbage in [
+            &b"\0\xff\x16\n"[..],
+            b"{}\n",
+            b"[1,2]\n",
+            b"{\"type\":\"draining\",\"deadline_ms\":-1}\n",
+            &long,
+        ] {
+            let shown = String::from_utf8_lossy(&garbage[..garbage.len().min(40)]).into_owned();
+            // Behind a good hello.
+            let session = field.dial().await;
+            let mut control = session.open().unwrap();
+            let hello = encode(&Message::Hello(hello("rogue")));
+            control.write_all(&hello).await.unwrap();
+            field.server.has_sessions(2).await;
+            let (mut tunnel, _stream) = tokio::join!(field.tunnel(), accepts(&session));
+            control.write_all(garbage).await.ok();
+            assert_eq!(closed(&session).await, SessionCode::Protocol, "{shown}");
+            assert_eq!(end(&mut tunnel).await, End::Reset, "{shown}");
+            field.server.has_sessions(1).await;
+
+            // Instead of one.
+            let session = field.dial().await;
+            let mut control = session.open().unwrap();
+            control.write_all(garbage).await.ok();
+            assert_eq!(closed(&session).await, SessionCode::Protocol, "{shown}");
+            field.works().await;
+        }
+        field.ends_with(&[("protocol", 5.0)]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hellos_that_are_late_missing_or_false() {
+    bounded(async {
+        let field = Field::start(&["--quic-handshake-timeout", "1s"]).await;
+        // No control stream; one that says nothing; one that ends.
+        let mute = field.dial().await;
+        let silent = field.dial().await;
+        let control = silent.open().unwrap();
+        let short = field.dial().await;
+        short.open().unwrap().finish();
+        for session in [&mute, &silent, &short] {
+            assert_eq!(closed(session).await, SessionCode::Protocol);
+        }
+        drop(control);
+
+        let long = "x".repeat(254);
+        for id in ["", "a\nb", &long] {
+            let session = field.dial().await;
+            ControlStream::greet(&session, hello(id), LIMIT)
+                .await
+                .unwrap_err();
+            assert_eq!(closed(&session).await, SessionCode::Protocol, "{id:?}");
+        }
+
+        // An older instance of an agent that is here.
+        let rogue = field.rogue().await;
+        let session = field.dial().await;
+        let old = Hello {
+            epoch: 1,
+            ..hello("rogue")
+        };
+        ControlStream::greet(&session, old, LIMIT)
+            .await
+            .unwrap_err();
+        assert_eq!(closed(&session).await, SessionCode::Replaced);
+        field.server.has_sessions(2).await;
+        rogue.session.close(SessionCode::Closed, "enough");
+        field
+            .ends_with(&[("protocol", 6.0), ("replaced", 1.0)])
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn agents_without_a_good_certificate() {
+    bounded(async {
+        let field = Field::start(&[]).await;
+        let foreign = DevCerts::generate(Validity::days(1)).unwrap();
+        let issue = |profile: Profile| field.certs.issue(&profile).credentials();
+        for (what, credentials) in [
+            ("none", None),
+            ("of a foreign authority", Some(foreign.agent.credentials())),
+            (
+                "expired",
+                Some(issue(Profile::client().valid(Validity::expired()))),
+            ),
+            (
+                "not yet valid",
+                Some(issue(Profile::client().valid(Validity::not_yet()))),
+            ),
+            ("of a server", Some(issue(Profile::server(&["localhost"])))),
+        ] {
+            // In TLS 1.3 a client is through before it hears that it was refused.
+            let why = match field.dial_with(field.tls(credentials.as_ref())).await {
+                Err(error) => error,
+                Ok(session) => timeout(LIMIT, session.closed()).await.unwrap(),
+            };
+            assert!(matches!(why, SessionError::Transport(_)), "{what}: {why}");
+        }
+        field.ends_with(&[("handshake", 5.0)]).await;
+    })
+    .await;
+}
+
+// === impl Field ===
+
+impl Field {
+    async fn start(flags: &[&str]) -> Self {
+        let certs = Certs::new();
+        let server = Server::start(&certs, flags);
+        let good = Agent::start(&certs, server.agents, &["--agent-id", "good"]);
+        good.is_ready().await;
+        server.has_sessions(1).await;
+        let echo = Target::echo().await;
+        let mut ballast = Vec::new();
+        for _ in 0..BALLAST {
+            ballast.push(client::tunnel(server.tcp(0), echo.address).await);
+        }
+        Self {
+            certs,
+            server,
+            good,
+            echo,
+            ballast,
+        }
+    }
+
+    /// A tunnel, which the agent with the fewest serves.
+    async fn tunnel(&self) -> TcpStream {
+        client::tunnel(self.server.tcp(0), self.echo.address).await
+    }
+
+    async fn refused(&self) -> client::Refused {
+        client::refused(self.server.tcp(0), self.echo.address).await
+    }
+
+    /// Every tunnel of the good agent works, and the server still lets agents in.
+    async fn works(&mut self) {
+        let began = Instant::now();
+        for tunnel in &mut self.ballast {
+            echoes(tunnel).await;
+        }
+        let fresh = Agent::start(&self.certs, self.server.agents, &["--agent-id", "fresh"]);
+        fresh.is_ready().await;
+        let took = began.elapsed();
+        assert!(took < PROMPT, "{took:?}");
+        let sessions = self.server.registry.snapshot().len();
+        fresh.stop().await;
+        self.server.has_sessions(sessions - 1).await;
+    }
+
+    /// A configuration that shows these credentials.
+    fn tls(&self, credentials: Option<&Credentials>) -> Arc<ClientConfig> {
+        let roots = Roots::load(&PemPath {
+            flag: "test",
+            path: self.certs.path("ca.pem"),
+        })
+        .expect("an authority");
+        match credentials {
+            Some(own) => towline_tls::quic_client(own, &roots, &ALPN),
+            None => {
+                let mut config = ClientConfig::clone(&towline_tls::tcp_client(&roots, None));
+                config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+                Arc::new(config)
+            }
+        }
+    }
+
+    /// A session of an agent with a good certificate.
+    async fn dial(&self) -> Session {
+        let config = self.dialer();
+        self.dial_with(config.tls).await.expect("a session")
+    }
+
+    /// How an agent with a good certificate dials.
+    fn dialer(&self) -> DialConfig {
+        let agent = self.certs.issue(&Profile::client().common_name("rogue"));
+        dial_config(self.tls(Some(&agent.credentials())))
+    }
+
+    async fn dial_with(&self, tls: Arc<ClientConfig>) -> Result<Session, SessionError> {
+        let config = dial_config(tls);
+        let server = self.server.agents;
+        let dialer = Dialer::bind(server, &config).expect("a socket");
+        dialer.dial(server, "localhost", LIMIT).await
+    }
+
+    /// An agent that is let in.
+    async fn rogue(&self) -> Rogue {
+        let session = self.dial().await;
+        let greeted = ControlStream::greet(&session, hello("rogue"), LIMIT).await;
+        let (control, _) = greeted.expect("a welcome");
+        Rogue {
+            session,
+            _control: control,
+        }
+    }
+
+    /// All rest once the rogues are gone; `refused` are the sessions that were not let in.
+    async fn ends_with(mut self, refused: &[(&str, f64)]) {
+        self.server.has_sessions(1).await;
+        self.works().await;
+        let metrics = admin::metrics(self.server.admin).await;
+        let all = metrics.by("towline_server_sessions_refused_total", "reason");
+        for (reason, count) in refused {
+            assert_eq!(all.get(*reason), Some(count), "{all:?}");
+        }
+        assert_eq!(metrics.value("towline_server_panics_total", &[]), 0.0);
+        drop(self.ballast);
+        self.server.is_at_rest().await;
+        self.good.is_at_rest().await;
+        self.good.stop().await;
+        self.server.stop().await;
+    }
+}
+
+fn dial_config(tls: Arc<ClientConfig>) -> DialConfig {
+    DialConfig {
+        tls,
+        session: defaults::<SessionArgs>(),
+        socket: defaults::<SocketArgs>(),
+        keep_alive: Duration::from_secs(1),
+    }
+}
+
+/// Sends without an end on two tunnels and the control stream, until it is told to quit.
+async fn flood(session: Session, until: oneshot::Receiver<()>) {
+    let mut control = session.open().expect("a stream");
+    let hello = encode(&Message::Hello(hello("rogue")));
+    control
+        .write_all(&hello)
+        .await
+        .expect("a server that reads");
+    let mut floods = JoinSet::new();
+    floods.spawn(async move {
+        // Well-formed, and of no use to anybody.
+        let messages = encode(&Message::Unknown).repeat(4_096);
+        while control.write_all(&messages).await.is_ok() {}
+    });
+    for _ in 0..2 {
+        let mut stream = accepts(&session).await;
+        floods.spawn(async move {
+            let bytes = vec![2; 64 * 1024];
+            while stream.write_all(&bytes).await.is_ok() {}
+        });
+    }
+    until.await.expect("a test that goes on");
+    session
+        .close_and_wait(SessionCode::Closed, "enough", FAREWELL)
+        .await;
+}
+
+/// Takes the next stream and says yes.
+async fn accepts(session: &Session) -> TunnelStream {
+    let mut stream = asked(session).await;
+    let yes = b"HTTP/1.1 200 OK\r\n\r\n";
+    stream.write_all(yes).await.expect("a server that reads");
+    stream
+}
+
+/// Takes the next stream and reads its head.
+async fn asked(session: &Session) -> TunnelStream {
+    let mut stream = session.accept().await.expect("a stream");
+    stream.read_request().await.expect("a head");
+    stream
+}
+
+/// What the server says at the end of a stream.
+async fn stop_of(stream: &mut TunnelStream) -> StreamError {
+    let error = stream.read_u8().await.expect_err("the end of the stream");
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    *inner.expect("a reset")
+}
+
+/// The code with which the server closes the session.
+async fn closed(session: &Session) -> SessionCode {
+    match timeout(LIMIT, session.closed()).await {
+        Ok(SessionError::Closed { code, .. }) => code,
+        other => panic!("not closed by the server: {other:?}"),
+    }
+}
+
+fn hello(id: &str) -> Hello {
+    Hello {
+        agent_id: id.to_owned(),
+        epoch: 2,
+        version: "rogue".to_owned(),
+        kind: AgentKind::Connect,
+        max_streams: 100,
+    }
+}
+
+/// The flags as they are when nobody gives them.
+fn defaults<A: Args>() -> A {
+    let none: [&str; 0] = [];
+    let command = A::augment_args(clap::Command::new("rogue").no_binary_name(true));
+    A::from_arg_matches(&command.get_matches_from(none)).expect("defaults")
+}
