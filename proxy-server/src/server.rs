@@ -71,8 +71,13 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A listener cannot be opened.
-    #[error("--listen")]
-    Bind(#[from] BindError),
+    #[error("{flag}")]
+    Bind {
+        /// The flag that asks for it.
+        flag: &'static str,
+        /// What is wrong with it.
+        source: BindError,
+    },
     /// The agents' side.
     #[error(transparent)]
     Agents(#[from] agents::OpenError),
@@ -108,7 +113,7 @@ pub fn check(args: &ServeArgs) -> Result<(), StartError> {
     args.listen
         .listeners(tls.as_ref())?
         .iter()
-        .try_for_each(Listen::check)?;
+        .try_for_each(|listen| named(listen, listen.check()))?;
     Ok(args.agents.check()?)
 }
 
@@ -135,7 +140,7 @@ pub fn bind(args: &ServeArgs, log: Option<&TelemetryGuard>) -> Result<Bound, Sta
     )?);
     let doors = listeners
         .iter()
-        .map(Door::open)
+        .map(|listen| named(listen, Door::open(listen)))
         .collect::<Result<Vec<_>, _>>()?;
     let tunnels = Tunnels::new(
         args.session.stream_window.as_u64(),
@@ -182,6 +187,14 @@ pub fn bind(args: &ServeArgs, log: Option<&TelemetryGuard>) -> Result<Bound, Sta
         tunnels,
         registry,
         drain_timeout,
+    })
+}
+
+/// Names the flag of a listener that cannot be opened.
+fn named<T>(listen: &Listen, opened: Result<T, BindError>) -> Result<T, StartError> {
+    opened.map_err(|source| StartError::Bind {
+        flag: listen.flag,
+        source,
     })
 }
 

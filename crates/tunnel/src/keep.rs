@@ -216,14 +216,14 @@ impl<S: Serve, O: Observe> Keeper<S, O> {
 
     /// Serves a session to its end; a shutdown drains it.
     async fn keep_until_end(&self, Greeted { session, control }: Greeted) {
+        self.observe.connected(&self.server, &session);
         info!(
             remote = %session.remote_address(), dialect = ?session.dialect(), "session established"
         );
-        self.observe.connected(&self.server, &session);
         let mut tunnels = JoinSet::new();
         let why = self.serve_session(&session, control, &mut tunnels).await;
-        info!(why, "session ended");
         self.observe.disconnected(&self.server, &session, &why);
+        info!(why, "session ended");
         // Tunnels of a lost session end by themselves; whatever does not is cut by the drop.
         let leaving = async { while tunnels.join_next().await.map(report_panic).is_some() {} };
         if timeout(FAREWELL, leaving).await.is_err() {

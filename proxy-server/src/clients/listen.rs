@@ -91,6 +91,8 @@ pub enum ListenFlagError {
 /// A listener to open, with all that it needs.
 #[derive(Debug, Clone)]
 pub struct Listen {
+    /// The flag that asks for it.
+    pub flag: &'static str,
     /// What speaks on it.
     pub frontend: Frontend,
     address: Address,
@@ -114,28 +116,32 @@ impl ListenArgs {
     /// # Errors
     /// When two of them would listen on one address.
     pub fn listeners(&self, tls: Option<&TlsConfig>) -> Result<Vec<Listen>, ListenError> {
-        let short = self.listen_tcp.map(|address| ListenFlag {
-            frontend: Frontend::Connect,
-            address: Address::Tcp(address),
+        let short = self.listen_tcp.map(|address| {
+            let address = Address::Tcp(address);
+            (
+                "--listen-tcp",
+                ListenFlag {
+                    frontend: Frontend::Connect,
+                    address,
+                },
+            )
         });
-        let mut flags: Vec<_> = short
-            .into_iter()
-            .chain(self.listen.iter().cloned())
-            .collect();
+        let long = self.listen.iter().map(|flag| ("--listen", flag.clone()));
+        let mut flags: Vec<_> = short.into_iter().chain(long).collect();
         if flags.is_empty() {
-            flags.push(
-                DEFAULT
-                    .parse()
-                    .expect("the default is valid, a test says so"),
-            );
+            let default = DEFAULT
+                .parse()
+                .expect("the default is valid, a test says so");
+            flags.push(("--listen-tcp", default));
         }
         let mut seen = HashSet::new();
-        for flag in &flags {
+        for (_, flag) in &flags {
             if !seen.insert(occupied(&flag.address)) && !flag.address.takes_any_port() {
                 return Err(ListenError::Twice(flag.address.clone()));
             }
         }
-        let listen = |ListenFlag { frontend, address }| Listen {
+        let listen = |(flag, ListenFlag { frontend, address })| Listen {
+            flag,
             frontend,
             address,
             tls: tls.cloned(),
