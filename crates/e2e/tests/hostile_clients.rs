@@ -1,6 +1,7 @@
 //! Clients that are slow, silent, gone or senseless, on every port: each ends as it should, and a
 //! good client is served promptly all the while.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ const CROWD: usize = 50;
 
 /// Two datagrams each, so this many handshakes that nobody goes on with.
 const FORGED: usize = 200;
+
+/// Handshakes under way from which on addresses have to prove themselves.
+const BELIEVED: f64 = 64.0;
 
 #[tokio::test]
 async fn slow_and_silent_clients() {
@@ -200,7 +204,13 @@ async fn datagrams_that_belong_to_nobody() {
         for datagram in first_flights(&siege.ways.certs).await {
             socket.send_to(&datagram, agents).await.unwrap();
         }
-        // While all those handshakes wait for nobody, an agent is let in.
+        // Some are believed; from then on addresses have to prove themselves first.
+        let server = &siege.ways.server;
+        admin::metrics_become("handshakes under way", server.admin, |metrics| {
+            metrics.value("towline_server_agent_tasks", &[]) == BELIEVED + 1.0
+        })
+        .await;
+        // While those wait for nobody, an agent is let in.
         let id = ["--agent-id", "good"];
         let agent = Agent::start(&siege.ways.certs, agents, &id);
         agent.is_ready().await;
@@ -362,11 +372,21 @@ async fn first_flights(certs: &Certs) -> Vec<Vec<u8>> {
     let address = trap.local_addr().expect("an address");
     let mut caught = Vec::new();
     let mut datagram = vec![0; 2_000];
+    let mut known = HashSet::new();
     for number in 0..FORGED {
         let id = format!("forged-{number}");
         let agent = Agent::start(certs, address, &["--agent-id", &id]);
+        let mut source = None;
         for _ in 0..2 {
-            let length = trap.recv(&mut datagram).await.expect("a first flight");
+            // Not the farewell of one that was here before.
+            let length = loop {
+                let received = trap.recv_from(&mut datagram).await;
+                let (length, from) = received.expect("a first flight");
+                if source == Some(from) || (source.is_none() && known.insert(from)) {
+                    source = Some(from);
+                    break length;
+                }
+            };
             caught.push(datagram[..length].to_vec());
         }
         agent.vanish();
