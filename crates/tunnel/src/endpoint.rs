@@ -25,7 +25,8 @@ use crate::session::{Session, SessionError, SocketBuffers};
 /// Below it nobody pays the extra round trip; a flood of spoofed Initials gets past it at once.
 const RETRY_ABOVE: usize = 64;
 
-/// Handshakes under way at the same time; more are refused. One costs about 100 KiB.
+/// Handshakes under way at the same time; more are refused, so that strangers cannot have an
+/// unbounded number of keys computed and connections kept.
 const MAX_HANDSHAKES: usize = 1_024;
 
 /// Flags of the UDP socket below all sessions.
