@@ -39,7 +39,7 @@ pub struct SessionArgs {
         value_name = "TIME",
         default_value = "8s"
     )]
-    #[arg(value_parser = wait)]
+    #[arg(value_parser = idle)]
     pub quic_idle_timeout: Duration,
 
     /// Bytes that one tunnel may have on the way or unread; also the most that a reader who
@@ -55,10 +55,11 @@ pub struct SessionArgs {
     #[arg(value_parser = window)]
     pub stream_window: ByteSize,
 
-    /// Memory that stalled tunnels may pin in this process; a tunnel whose reader has stopped
-    /// counts as one stream window.
+    /// Memory that stalled tunnels may pin in this process; a tunnel whose reader takes nothing at
+    /// the moment counts as one stream window.
     ///
-    /// At the limit the tunnel that has been stalled longest is reset, counted and logged.
+    /// At the limit the tunnel that has been stalled longest is reset, counted and logged: with the
+    /// defaults when 1,024 readers are slower than their senders at one moment.
     #[arg(
         long,
         env = "TOWLINE_STALL_BUDGET",
@@ -77,6 +78,22 @@ pub struct SessionArgs {
     )]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_tunnels_per_session: u32,
+}
+
+impl SessionArgs {
+    /// Checks what one flag alone cannot tell.
+    ///
+    /// # Errors
+    /// A sentence that names the flags.
+    pub fn check(&self) -> Result<(), String> {
+        if self.stall_budget < self.stream_window {
+            return Err(format!(
+                "--stall-budget {} is less than one --stream-window {}",
+                self.stall_budget, self.stream_window
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Reads a wait such as `10s`, `500ms` or `1m 30s`: more than nothing, at most a day.
@@ -132,6 +149,14 @@ pub(crate) fn transport(args: &SessionArgs, side: Side) -> TransportConfig {
             .max_concurrent_bidi_streams(AGENT_STREAMS.into()),
     };
     transport
+}
+
+/// Reads an idle timeout: below a second, a busy machine would look dead.
+fn idle(text: &str) -> Result<Duration, String> {
+    match wait(text)? {
+        idle if idle < Duration::from_secs(1) => Err("at least 1s".to_owned()),
+        idle => Ok(idle),
+    }
 }
 
 /// Reads a stream window: 64 KiB keep a LAN busy, and beyond 1 GiB nothing gains.

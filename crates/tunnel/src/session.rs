@@ -146,13 +146,18 @@ impl Session {
         self.0.open.none().await;
     }
 
+    /// Whether this end's own limit leaves room for a tunnel; the peer may still grant fewer.
+    pub fn has_room(&self) -> bool {
+        self.open_streams() < self.0.max_streams
+    }
+
     /// Opens a tunnel stream without waiting.
     ///
     /// # Errors
     /// [`OpenError::Full`] when the agent's grant or this end's own limit is used up, [`OpenError::Lost`] when the session
     /// has ended.
     pub fn open(&self) -> Result<TunnelStream, OpenError> {
-        if self.open_streams() >= self.0.max_streams {
+        if !self.has_room() {
             return Err(OpenError::Full);
         }
         let mut context = Context::from_waker(Waker::noop());

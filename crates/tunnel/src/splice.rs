@@ -5,6 +5,7 @@
 //! packets that brought them. A half that ends is ended on the other side; the other half goes on.
 
 mod end;
+mod half;
 mod idle;
 mod socket;
 
@@ -23,6 +24,7 @@ use crate::code::StreamCode;
 use crate::stream::{StreamError, TunnelStream};
 use crate::tunnels::{Direction, Seat};
 
+use half::{Half, Inbound, Outbound};
 use idle::Idle;
 
 pub use end::{End, Summary};
@@ -77,6 +79,9 @@ pub async fn splice<S: Socket>(
         outbound: Outbound::default(),
     };
     let end = poll_fn(|cx| splice.poll(cx)).await;
+    if matches!(end, End::Finished) {
+        splice.delivered().await;
+    }
     splice.summary(end)
 }
 
@@ -89,36 +94,6 @@ struct Splice<S: Socket> {
     unread: Option<Pin<Box<Sleep>>>,
     inbound: Inbound,
     outbound: Outbound,
-}
-
-/// The half from the socket to the stream.
-#[derive(Default)]
-struct Inbound {
-    /// What the stream did not take of the last read.
-    pending: Bytes,
-    bytes: u64,
-    state: Half,
-    /// The far end takes no more: what it still sends is delivered, then the tunnel ends so.
-    stopped: Option<StreamCode>,
-}
-
-/// The half from the stream to the socket.
-#[derive(Default)]
-struct Outbound {
-    /// What the socket did not take of the last chunks.
-    pending: Vec<Bytes>,
-    bytes: u64,
-    state: Half,
-    unflushed: bool,
-}
-
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Half {
-    #[default]
-    Open,
-    /// The source has ended; the sink is still to be told.
-    Ending,
-    Closed,
 }
 
 // === impl Splice ===
@@ -344,6 +319,18 @@ impl<S: Socket> Splice<S> {
             timer.as_mut().reset(Instant::now() + UNREAD_LOOK);
         }
         Poll::Pending
+    }
+
+    /// Until the far end has all that was sent: a session that drains is closed with its last
+    /// tunnel, and QUIC drops what is still on its way then.
+    async fn delivered(&mut self) {
+        // On the heap, because it is short and the tunnel was long.
+        let mut delivered = Box::pin(self.stream.delivered());
+        poll_fn(|cx| match self.seat.poll_abort(cx) {
+            Some(_) => Poll::Ready(()),
+            None => delivered.as_mut().poll(cx),
+        })
+        .await;
     }
 
     fn count_inbound(&mut self, sent: usize) {

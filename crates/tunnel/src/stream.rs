@@ -153,6 +153,15 @@ impl TunnelStream {
         self.send.stopped().await.ok();
     }
 
+    /// Waits until the peer has acknowledged this finished half, or it no longer matters: the
+    /// peer stopped it, or the session is gone.
+    pub(crate) fn delivered(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.send.stopped();
+        async move {
+            stopped.await.ok();
+        }
+    }
+
     /// Ends what is still open of both halves with `code`.
     pub fn reset(mut self, code: StreamCode) {
         self.on_drop = code;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
+use tracing::warn;
+
 use crate::code::StreamCode;
 
 /// Every live tunnel of this process; clones share it.
@@ -183,7 +185,14 @@ impl Seat {
             .flatten();
         drop(table);
         if let Some((_, abort)) = victim {
-            self.tunnels.0.overloads.fetch_add(1, Ordering::Relaxed);
+            let before = self.tunnels.0.overloads.fetch_add(1, Ordering::Relaxed);
+            // The first, second, fourth … so that a flood of them is no flood of lines.
+            if (before + 1).is_power_of_two() {
+                warn!(
+                    resets = before + 1,
+                    "stalled tunnels use up the stall budget: the longest-stalled is reset"
+                );
+            }
             abort.ask(StreamCode::Overload);
         }
     }
