@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use thiserror::Error;
 use towline_service::build_info;
 use towline_service::telemetry::TelemetryArgs;
@@ -96,7 +97,7 @@ pub struct AgentArgs {
     pub(crate) telemetry: TelemetryArgs,
 
     /// Check flags and files, then exit: 0 when the agent could start.
-    #[arg(long, env = "TOWLINE_CHECK_CONFIG")]
+    #[arg(long, env = "TOWLINE_CHECK_CONFIG", value_parser = BoolishValueParser::new())]
     pub(crate) check_config: bool,
 }
 
@@ -161,6 +162,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: String,
     },
+    /// Flags of the sessions that do not go together.
+    #[error("{0}")]
+    Session(String),
     /// Pings that are too rare for the idle timeout end every quiet session.
     #[error("--quic-keep-alive {keep_alive:?} is more than half of --quic-idle-timeout {idle:?}")]
     KeepAlive {
@@ -183,6 +187,7 @@ impl AgentConfig {
             servers, session, ..
         } = args;
         let (keep_alive, idle) = (args.quic_keep_alive, session.quic_idle_timeout);
+        session.check().map_err(ConfigError::Session)?;
         if keep_alive > idle / 2 {
             return Err(ConfigError::KeepAlive { keep_alive, idle });
         }

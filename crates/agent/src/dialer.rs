@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use towline_service::runtime::BLOCKING_THREADS;
@@ -63,33 +63,21 @@ impl Dialer {
         };
         let addresses = match &target.host {
             Host::Ip(ip) => vec![SocketAddr::new(*ip, target.port)],
-            Host::Name(name) => timeout_at(until, self.look_up(name, target.port))
-                .await
-                .map_err(|_elapsed| late("look up"))??,
+            Host::Name(name) => {
+                // Not this name's fault: others' look-ups hold all the threads.
+                let permit = timeout_at(until, Arc::clone(&self.lookups).acquire_owned())
+                    .await
+                    .map_err(|_elapsed| busy(target))?
+                    .expect("the semaphore is never closed");
+                timeout_at(until, look_up(name, target.port, permit))
+                    .await
+                    .map_err(|_elapsed| late("look up"))??
+            }
         };
         timeout_at(until, race(interleave(addresses), connect))
             .await
             .map_err(|_elapsed| late("dial"))?
             .map_err(|failures| dial_refusal(target, failures))
-    }
-
-    async fn look_up(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
-        let permit = Arc::clone(&self.lookups)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let owned = name.to_owned();
-        let looked_up = spawn_blocking(move || {
-            let _until_it_ends = permit;
-            (owned.as_str(), port)
-                .to_socket_addrs()
-                .map(Iterator::collect)
-        });
-        match looked_up.await {
-            Ok(Ok(addresses)) => Ok(addresses),
-            Ok(Err(error)) => Err(lookup_refusal(name, &error)),
-            Err(failure) => Err(Refusal::new(Reason::Internal, failure.to_string())),
-        }
     }
 }
 
@@ -97,6 +85,30 @@ impl Default for Dialer {
     fn default() -> Self {
         Self::new()
     }
+}
+
+async fn look_up(
+    name: &str,
+    port: u16,
+    permit: OwnedSemaphorePermit,
+) -> Result<Vec<SocketAddr>, Refusal> {
+    let owned = name.to_owned();
+    let looked_up = spawn_blocking(move || {
+        let _until_it_ends = permit;
+        (owned.as_str(), port)
+            .to_socket_addrs()
+            .map(Iterator::collect)
+    });
+    match looked_up.await {
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(error)) => Err(lookup_refusal(name, &error)),
+        Err(failure) => Err(Refusal::new(Reason::Internal, failure.to_string())),
+    }
+}
+
+fn busy(target: &Target) -> Refusal {
+    let details = format!("look up {target}: {LOOKUPS} other look-ups are stuck");
+    Refusal::new(Reason::Overload, details)
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
@@ -295,7 +307,7 @@ mod tests {
             .dial(&target, Duration::from_secs(3))
             .await
             .unwrap_err();
-        let details = "look up localhost:1: no answer in 3s";
-        assert_eq!(refusal, Refusal::new(Reason::DialTimeout, details));
+        let details = "look up localhost:1: 48 other look-ups are stuck";
+        assert_eq!(refusal, Refusal::new(Reason::Overload, details));
     }
 }
