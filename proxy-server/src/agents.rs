@@ -19,7 +19,7 @@ use towline_tunnel::session::{ALPN, Dialect, Session, SessionError};
 use tracing::{Instrument, debug, info, info_span};
 
 use crate::metrics::Metrics;
-use crate::registry::{AgentInfo, Member, Registration, Registry};
+use crate::registry::{AgentInfo, Member, NotTaken, Registration, Registry};
 
 /// How long a message to an agent may take to leave.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
@@ -65,6 +65,16 @@ pub struct AgentsArgs {
         default_value = "connect"
     )]
     pub legacy_agents: LegacyAgents,
+
+    /// Agent sessions held at the same time; more are closed as overload.
+    #[arg(
+        long,
+        env = "TOWLINE_MAX_SESSIONS",
+        value_name = "N",
+        default_value_t = 10_000
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_sessions: u32,
 }
 
 /// What to do with agents of the legacy dialect.
@@ -102,7 +112,7 @@ enum AdmitError {
     #[error("the agent id is empty, has control characters, or more than {MAX_AGENT_ID} bytes")]
     AgentId,
     #[error(transparent)]
-    Stale(#[from] crate::registry::Stale),
+    NotTaken(#[from] NotTaken),
     #[error("legacy agents are refused here")]
     Legacy,
 }
@@ -112,6 +122,7 @@ enum AdmitError {
 pub struct Agents {
     listener: Listener,
     legacy: LegacyAgents,
+    max_sessions: usize,
     handshake_timeout: Duration,
     drain: Duration,
     registry: Registry,
@@ -140,6 +151,7 @@ impl Agents {
         Ok(Self {
             listener,
             legacy: args.legacy_agents,
+            max_sessions: usize::try_from(args.max_sessions).unwrap_or(usize::MAX),
             handshake_timeout: session.quic_handshake_timeout,
             drain,
             registry,
@@ -201,7 +213,11 @@ impl Agents {
     ) -> Result<(Registration, Option<ControlStream>), AdmitError> {
         if session.dialect() == Dialect::Legacy {
             let agent = self.legacy_agent(session)?;
-            return Ok((self.registry.register(agent, session.clone())?, None));
+            return Ok((
+                self.registry
+                    .register(agent, session.clone(), self.max_sessions)?,
+                None,
+            ));
         }
         let (mut control, hello) =
             ControlStream::await_hello(session, self.handshake_timeout).await?;
@@ -211,10 +227,13 @@ impl Agents {
         }
         let agent = AgentInfo {
             id: id.into(),
+            identity: session.identity().name().into(),
             kind: hello.kind,
             epoch: hello.epoch.max(1),
         };
-        let registration = self.registry.register(agent, session.clone())?;
+        let registration = self
+            .registry
+            .register(agent, session.clone(), self.max_sessions)?;
         let welcome = Message::Welcome(Welcome {
             server_id: self.server_id.clone(),
             session_id: registration.member().id.number(),
@@ -239,6 +258,7 @@ impl Agents {
             .collect::<String>();
         Ok(AgentInfo {
             id: id.into(),
+            identity: session.identity().name().into(),
             kind,
             epoch: 0,
         })
@@ -252,13 +272,13 @@ impl Agents {
             tokio::select! {
                 why = session.closed() => return why,
                 message = next_message(&mut control) => match message {
-                    Ok(Message::Draining(_)) => {
+                    Ok(Message::Draining(_)) if !told => {
                         info!("the agent drains");
                         told = true;
                         member.drain();
                     }
-                    Ok(Message::Bye(bye)) => info!(reason = bye.reason, "the agent says bye"),
-                    Ok(Message::Hello(_) | Message::Welcome(_) | Message::Unknown) => {}
+                    // Whatever else it says, however often, changes nothing.
+                    Ok(message) => debug!(?message, "the agent says"),
                     Err(error) => {
                         control = None;
                         session.close(SessionCode::Protocol, &error.to_string());
@@ -324,7 +344,9 @@ impl AdmitError {
         match self {
             Self::Session(_) => SessionCode::Internal,
             Self::Control(_) | Self::AgentId => SessionCode::Protocol,
-            Self::Stale(_) => SessionCode::Replaced,
+            Self::NotTaken(NotTaken::Stale(_)) => SessionCode::Replaced,
+            Self::NotTaken(NotTaken::Full) => SessionCode::Overload,
+            Self::NotTaken(NotTaken::ShuttingDown) => SessionCode::Draining,
             Self::Legacy => SessionCode::Refused,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use tokio::time::{Instant, timeout_at};
 use towline_tunnel::code::StreamCode;
 use towline_tunnel::control::AgentKind;
@@ -69,7 +70,7 @@ pub struct ForwardArgs {
     pub idle_timeout: Option<Duration>,
 
     /// Do not tell agents the clients' addresses (the Forwarded header).
-    #[arg(long, env = "TOWLINE_NO_FORWARDED")]
+    #[arg(long, env = "TOWLINE_NO_FORWARDED", value_parser = BoolishValueParser::new())]
     pub no_forwarded: bool,
 }
 
@@ -182,7 +183,23 @@ impl Forward {
                 Err(why) => return Err(why),
             }
         }
-        Err(last.unwrap_or_else(|| no_agent(request.kind)))
+        Err(last.unwrap_or_else(|| self.no_session(request.kind)))
+    }
+
+    /// Why no session was picked at all.
+    fn no_session(&self, kind: AgentKind) -> Refusal {
+        if self.registry.is_closed() {
+            return Refusal::new(Reason::NoAgent, "this server is shutting down");
+        }
+        let here = |member: &Arc<Member>| member.agent.kind == kind && member.takes_tunnels();
+        if self.registry.snapshot().iter().any(here) {
+            return Refusal::new(Reason::Overload, "the tunnels of all sessions are used up");
+        }
+        let what = match kind {
+            AgentKind::Connect => "no agent is connected",
+            AgentKind::Passthrough => "no passthrough agent is connected",
+        };
+        Refusal::new(Reason::NoAgent, what)
     }
 
     /// Opens a stream on one session and waits for the agent's answer.
@@ -231,14 +248,6 @@ impl Forward {
             ..head::Request::new(request.target.clone())
         }
     }
-}
-
-fn no_agent(kind: AgentKind) -> Refusal {
-    let what = match kind {
-        AgentKind::Connect => "no agent is connected",
-        AgentKind::Passthrough => "no passthrough agent is connected",
-    };
-    Refusal::new(Reason::NoAgent, what)
 }
 
 /// A client that is gone before it was refused has lost nothing.

@@ -1,7 +1,7 @@
 //! Which sessions are here: register → guard, snapshot. A late leave never hurts a successor.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use thiserror::Error;
@@ -17,6 +17,8 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     members: RwLock<Arc<Vec<Arc<Member>>>>,
     last: AtomicU64,
+    /// No session is taken any more.
+    closed: AtomicBool,
 }
 
 /// Names one session among all that this process ever had.
@@ -28,6 +30,8 @@ pub struct SessionId(u64);
 pub struct AgentInfo {
     /// The agent's name: its claim, or its certificate's name in the legacy dialect.
     pub id: Arc<str>,
+    /// Who it is by its certificate: nobody takes over from an agent of another name.
+    pub identity: Arc<str>,
     /// What it serves.
     pub kind: AgentKind,
     /// When this instance of the agent started, in milliseconds since 1970; 0 when unknown.
@@ -54,10 +58,21 @@ pub struct Registration {
     member: Arc<Member>,
 }
 
-/// An older instance of an agent must not take over from a newer one.
+/// Why a session is not taken.
 #[derive(Debug, Error)]
-#[error("a newer instance of agent {0} is connected; give every agent an --agent-id of its own")]
-pub struct Stale(Arc<str>);
+pub enum NotTaken {
+    /// An older instance of an agent must not take over from a newer one.
+    #[error(
+        "a newer instance of agent {0} is connected; give every agent an --agent-id of its own"
+    )]
+    Stale(Arc<str>),
+    /// There are as many sessions as this server takes.
+    #[error("this server has all the sessions that it takes")]
+    Full,
+    /// The server is about to end.
+    #[error("this server is shutting down")]
+    ShuttingDown,
+}
 
 // === impl Registry ===
 
@@ -65,16 +80,28 @@ impl Registry {
     /// Adds a session. Older instances of the same agent take no new tunnels from now on.
     ///
     /// # Errors
-    /// When a newer instance of the same agent is here.
-    pub fn register(&self, agent: AgentInfo, session: Session) -> Result<Registration, Stale> {
+    /// When a newer instance of the same agent is here, `limit` sessions are, or the server is
+    /// about to end.
+    pub fn register(
+        &self,
+        agent: AgentInfo,
+        session: Session,
+        limit: usize,
+    ) -> Result<Registration, NotTaken> {
         let mut members = self.write();
+        if self.is_closed() {
+            return Err(NotTaken::ShuttingDown);
+        }
+        if members.len() >= limit {
+            return Err(NotTaken::Full);
+        }
         let rivals: Vec<_> = members
             .iter()
             .filter(|member| member.agent.rivals(&agent))
             .cloned()
             .collect();
         if rivals.iter().any(|rival| rival.agent.epoch > agent.epoch) {
-            return Err(Stale(agent.id));
+            return Err(NotTaken::Stale(agent.id));
         }
         for older in rivals
             .iter()
@@ -94,6 +121,20 @@ impl Registry {
             registry: self.clone(),
             member,
         })
+    }
+
+    /// Takes no more sessions, and no more tunnels on those that are here.
+    pub fn close(&self) {
+        let members = self.write();
+        self.0.closed.store(true, Ordering::Relaxed);
+        for member in members.iter() {
+            member.drain();
+        }
+    }
+
+    /// Whether the server is about to end.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Relaxed)
     }
 
     /// Every session of this moment.
@@ -120,7 +161,11 @@ impl Registry {
 impl AgentInfo {
     /// Whether both are instances of the same agent, as far as a legacy agent can be told apart.
     fn rivals(&self, other: &Self) -> bool {
-        self.id == other.id && self.kind == other.kind && self.epoch != 0 && other.epoch != 0
+        self.id == other.id
+            && self.identity == other.identity
+            && self.kind == other.kind
+            && self.epoch != 0
+            && other.epoch != 0
     }
 }
 

@@ -9,7 +9,7 @@ use crate::request::Request;
 
 /// Picks a session for `request` that has not been tried yet.
 ///
-/// Sessions that drain, and agents of the other kind, are left out.
+/// Sessions that drain or are full, and agents of the other kind, are left out.
 pub fn choose(
     sessions: &[Arc<Member>],
     request: &Request,
@@ -17,7 +17,10 @@ pub fn choose(
 ) -> Option<Arc<Member>> {
     let serves = |index: usize| {
         let member = &sessions[index];
-        member.agent.kind == request.kind && member.takes_tunnels() && !tried.contains(&member.id)
+        member.agent.kind == request.kind
+            && member.takes_tunnels()
+            && member.session.has_room()
+            && !tried.contains(&member.id)
     };
     let load = |index: usize| sessions[index].session.open_streams();
     least_streams::pick(sessions.len(), serves, load, |count| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use prometheus_client::registry::Registry as Metered;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -57,13 +58,16 @@ pub struct ServerArgs {
     pub drain_timeout: Duration,
 
     /// Check flags and files, say what is wrong, and exit without listening anywhere.
-    #[arg(long, env = "TOWLINE_CHECK_CONFIG")]
+    #[arg(long, env = "TOWLINE_CHECK_CONFIG", value_parser = BoolishValueParser::new())]
     pub check_config: bool,
 }
 
 /// Why the server cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// Flags of the sessions that do not go together.
+    #[error("{0}")]
+    Session(String),
     /// The clients' certificates.
     #[error(transparent)]
     Tls(#[from] TlsConfigError),
@@ -109,6 +113,7 @@ pub struct Bound {
 /// # Errors
 /// The first thing that would keep the server from starting.
 pub fn check(args: &ServeArgs) -> Result<(), StartError> {
+    args.session.check().map_err(StartError::Session)?;
     let tls = TlsConfig::load(&args.tls)?;
     args.listen
         .listeners(tls.as_ref())?
@@ -122,6 +127,7 @@ pub fn check(args: &ServeArgs) -> Result<(), StartError> {
 /// # Errors
 /// Which flag is at fault, and why.
 pub fn bind(args: &ServeArgs, log: Option<&TelemetryGuard>) -> Result<Bound, StartError> {
+    args.session.check().map_err(StartError::Session)?;
     let tls = TlsConfig::load(&args.tls)?;
     let listeners = args.listen.listeners(tls.as_ref())?;
     let mut metered = Metered::default();
@@ -270,9 +276,7 @@ impl Bound {
         // 2. No new clients: the listeners close.
         stop_accepting.cancel();
         // 3. Agents are told to connect elsewhere; each session closes with its last tunnel.
-        for member in registry.snapshot().iter() {
-            member.drain();
-        }
+        registry.close();
         // 4. Live tunnels may finish.
         let live = tunnels.traffic().live;
         info!(tunnels = live, deadline = ?self.drain_timeout, "draining");

@@ -286,18 +286,16 @@ pub(crate) fn agent_line(
     flags: &[&str],
 ) -> Vec<String> {
     let mut line = vec![name.to_owned()];
-    let files = [
-        ("--ca-file", "ca.pem"),
-        ("--cert-file", "agent.pem"),
-        ("--cert-key", "agent-key.pem"),
+    let usual = [
+        ("--ca-file", certs.flag("ca.pem")),
+        ("--cert-file", certs.flag("agent.pem")),
+        ("--cert-key", certs.flag("agent-key.pem")),
+        ("--server", server.to_string()),
+        ("--admin-listen", "127.0.0.1:0".to_owned()),
     ];
-    for (flag, file) in files {
-        line.extend([flag.to_owned(), certs.flag(file)]);
-    }
-    let server = server.to_string();
-    for (flag, value) in [("--server", &*server), ("--admin-listen", "127.0.0.1:0")] {
+    for (flag, value) in usual {
         if !flags.contains(&flag) {
-            line.extend([flag.to_owned(), value.to_owned()]);
+            line.extend([flag.to_owned(), value]);
         }
     }
     line.extend(flags.iter().map(ToString::to_string));

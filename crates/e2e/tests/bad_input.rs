@@ -326,7 +326,7 @@ type Conflict = (
 
 /// Flags that do not go together. All is found out before anything is opened, so the addresses may
 /// be any.
-const CONFLICTS: [Conflict; 6] = [
+const CONFLICTS: [Conflict; 8] = [
     (
         SERVER,
         &[
@@ -360,6 +360,16 @@ const CONFLICTS: [Conflict; 6] = [
             "--tls-cert-file",
             "--tls-private-key-file",
         ],
+    ),
+    (
+        SERVER,
+        &[("--stall-budget", "1MiB"), ("--stream-window", "2MiB")],
+        &["--stall-budget 1.0 MiB", "--stream-window 2.0 MiB"],
+    ),
+    (
+        AGENT,
+        &[("--stall-budget", "0"), ("--stream-window", "64KiB")],
+        &["--stall-budget 0 B", "--stream-window 64.0 KiB"],
     ),
     (
         AGENT,
@@ -430,6 +440,26 @@ async fn bad_authorities_are_refused() {
 }
 
 #[tokio::test]
+async fn certificates_that_no_listener_shows_are_refused() {
+    bounded(async {
+        let certs = Certs::new();
+        let (cert, key) = (certs.flag("server.pem"), certs.flag("server-key.pem"));
+        let files = [
+            ("--tls-cert-file", &*cert),
+            ("--tls-private-key-file", &key),
+        ];
+        let line = line(&certs, "proxy-server", &files);
+        let says = ["--tls-cert-file", "no --listen", "tls://"];
+        is_refused(
+            "proxy-server",
+            &run_line("proxy-server", &line).await,
+            &says,
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn addresses_that_are_taken_are_refused() {
     bounded(async {
         let certs = Certs::new();
@@ -449,7 +479,7 @@ async fn addresses_that_are_taken_are_refused() {
         ];
         let in_use = "Address already in use";
         let cases: [(&str, String, &[&str]); 8] = [
-            ("--listen-tcp", tcp.clone(), &["--listen", &tcp, in_use]),
+            ("--listen-tcp", tcp.clone(), &["--listen-tcp", &tcp, in_use]),
             ("--listen", on("tcp", &tcp), &["--listen", &tcp, in_use]),
             ("--listen", on("tls", &tcp), &["--listen", &tcp, in_use]),
             (
@@ -488,7 +518,9 @@ async fn addresses_that_are_taken_are_refused() {
         ];
         for (flag, value, says) in &cases {
             let mut changes = vec![(*flag, value.as_str())];
-            changes.extend(tls.iter().map(|(flag, value)| (*flag, value.as_str())));
+            if value.contains("tls://") {
+                changes.extend(tls.iter().map(|(flag, value)| (*flag, value.as_str())));
+            }
             let line = line(&certs, "proxy-server", &changes);
             is_refused("proxy-server", &run_line("proxy-server", &line).await, says);
         }

@@ -393,7 +393,12 @@ async fn the_server_bounds_the_tunnels_of_a_session_as_well() {
         ];
         let refused = client::refused(server.tcp(0), echo.address).await;
         let error = Some("connection_limit_reached");
-        is(&refused, 503, error, "the session's tunnels are used up");
+        is(
+            &refused,
+            503,
+            error,
+            "the tunnels of all sessions are used up",
+        );
         drop(tunnels);
         server.is_at_rest().await;
         goes_on(server, agent, echo).await;

@@ -149,3 +149,22 @@ async fn agents_of_different_kinds_share_an_id() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_agent_with_another_certificate_takes_nothing_over() {
+    bounded(async {
+        let certs = Certs::new();
+        let server = Server::start(&certs, &[]);
+        let first = Agent::start(&certs, server.agents, &TWIN);
+        first.is_ready().await;
+        let (cert, key) = (certs.flag("client.pem"), certs.flag("client-key.pem"));
+        let other = [&TWIN[..], &["--cert-file", &cert, "--cert-key", &key]].concat();
+        let other = Agent::start(&certs, server.agents, &other);
+        other.is_ready().await;
+        take_tunnels(&server, &[true, true]).await;
+        first.stop().await;
+        other.stop().await;
+        server.stop().await;
+    })
+    .await;
+}

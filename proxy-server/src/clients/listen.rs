@@ -103,6 +103,9 @@ pub struct Listen {
 /// Why the listeners do not go together.
 #[derive(Debug, Error)]
 pub enum ListenError {
+    /// Certificates for clients, and no listener that shows them.
+    #[error("--tls-cert-file: no --listen …=tls://… uses it")]
+    UnusedTls,
     /// The same address twice.
     #[error("--listen: two listeners on {0}")]
     Twice(Address),
@@ -114,7 +117,7 @@ impl ListenArgs {
     /// Every listener to open; the default one when no flag asks for another.
     ///
     /// # Errors
-    /// When two of them would listen on one address.
+    /// When two of them would listen on one address, or none shows the certificates in `tls`.
     pub fn listeners(&self, tls: Option<&TlsConfig>) -> Result<Vec<Listen>, ListenError> {
         let short = self.listen_tcp.map(|address| {
             let address = Address::Tcp(address);
@@ -139,6 +142,10 @@ impl ListenArgs {
             if !seen.insert(occupied(&flag.address)) && !flag.address.takes_any_port() {
                 return Err(ListenError::Twice(flag.address.clone()));
             }
+        }
+        let is_tls = |(_, flag): &(_, ListenFlag)| matches!(flag.address, Address::Tls(_));
+        if tls.is_some() && !flags.iter().any(is_tls) {
+            return Err(ListenError::UnusedTls);
         }
         let listen = |(flag, ListenFlag { frontend, address })| Listen {
             flag,

@@ -3,8 +3,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::sleep;
 use towline_tunnel::control::AgentKind;
 use towline_tunnel::refusal::Refusal;
 use towline_tunnel::splice::Socket;
@@ -13,6 +15,9 @@ use towline_tunnel::target::Target;
 use crate::forward::{Forward, Responder};
 use crate::listener::ClientStream;
 use crate::request::{ClientInfo, Request};
+
+/// How often a client that waits for its tunnel is looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 struct RawResponder(ClientStream);
 
@@ -41,9 +46,12 @@ pub(super) async fn serve(
 impl Responder for RawResponder {
     type Stream = ClientStream;
 
-    /// Never: its bytes are payload already, and an end of file among them ends one half only.
+    /// Its bytes are payload already, and an end of file among them ends one half only: just a
+    /// connection that failed has nobody at its end.
     async fn hung_up(&mut self) {
-        std::future::pending().await
+        while self.0.failure().is_none() {
+            sleep(LOOK).await;
+        }
     }
 
     async fn accept(self) -> io::Result<(ClientStream, Bytes)> {
