@@ -51,9 +51,9 @@ async fn upload_and_stop(stop: impl Fn(&Server, &Agent)) {
     let agent = Agent::start(&certs, relay.address, &[]);
     agent.is_ready().await;
     let mut tunnel = client::tunnel(server.tcp(0), target.address).await;
-    assert_eq!(tunnel.read(&mut [0; 1]).await.unwrap(), 0);
-    tunnel.write_all(&vec![7; UPLOAD]).await.unwrap();
-    tunnel.shutdown().await.unwrap();
+    assert_eq!(tunnel.read(&mut [0; 1]).await.expect("an end"), 0);
+    tunnel.write_all(&vec![7; UPLOAD]).await.expect("a tunnel");
+    tunnel.shutdown().await.expect("a tunnel");
     stop(&server, &agent);
     assert_eq!(reports.recv().await, Some(Some(UPLOAD)));
     drop(tunnel);
