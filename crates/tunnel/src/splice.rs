@@ -16,9 +16,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use tokio::io::ReadBuf;
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::io::poll_read_buf;
 
 use crate::code::StreamCode;
 use crate::stream::{StreamError, TunnelStream};
@@ -33,17 +33,21 @@ pub use socket::{Socket, prepare};
 /// Bytes read from a socket at a time; one buffer a thread, shared by its tunnels.
 const SCRATCH: usize = 64 * 1024;
 
+/// Reads that fill so much of the buffer take it along instead of being copied out of it: a copy of
+/// every byte costs more than the few kilobytes that stay unused.
+const HAND_OVER: usize = SCRATCH / 2;
+
 /// Chunks taken from a stream at a time; each is at most a packet, so about 46 KiB a write.
 const SLOTS: usize = 32;
 
-/// Rounds that one direction may go before the other tunnels of the thread get their turn.
-const ROUNDS: u32 = 16;
+/// Rounds (a read, or a write) that one direction may go before the other tunnels of the thread get their turn.
+const ROUNDS: u32 = 32;
 
 /// How often the ends of a tunnel are looked at that are not read.
 const UNREAD_LOOK: Duration = Duration::from_secs(5);
 
 thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+    static BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
 /// How a tunnel is spliced.
@@ -137,9 +141,8 @@ impl<S: Socket> Splice<S> {
     fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         for _ in 0..ROUNDS {
             if !self.inbound.pending.is_empty() {
-                match ready!(self.stream.poll_send(cx, &self.inbound.pending)) {
+                match ready!(self.stream.poll_send(cx, &mut self.inbound.pending)) {
                     Ok(sent) => {
-                        self.inbound.pending.advance(sent);
                         self.count_inbound(sent);
                     }
                     Err(error) => return Poll::Ready(self.inbound_failed(error)),
@@ -147,15 +150,7 @@ impl<S: Socket> Splice<S> {
                 continue;
             }
             match self.inbound.state {
-                Half::Open => match ready!(self.poll_read_socket(cx)) {
-                    Ok(()) => {}
-                    Err(ReadFailed::Socket(error)) => {
-                        return Poll::Ready(Err(End::SocketReset(error)));
-                    }
-                    Err(ReadFailed::Stream(error)) => {
-                        return Poll::Ready(self.inbound_failed(error));
-                    }
-                },
+                Half::Open => ready!(self.poll_read_socket(cx)).map_err(End::SocketReset)?,
                 Half::Ending => {
                     self.stream.finish();
                     self.inbound.state = Half::Closed;
@@ -167,23 +162,19 @@ impl<S: Socket> Splice<S> {
         Poll::Pending
     }
 
-    /// One read from the socket, handed to the stream at once; the rest is kept.
-    fn poll_read_socket(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadFailed>> {
+    /// One read from the socket; what it brought is pending then.
+    fn poll_read_socket(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         BUFFER.with_borrow_mut(|buffer| {
-            let mut read = ReadBuf::new(buffer);
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))
-                .map_err(ReadFailed::Socket)?;
-            let filled = read.filled();
-            if filled.is_empty() {
+            buffer.reserve(SCRATCH);
+            let read = ready!(poll_read_buf(Pin::new(&mut self.socket), cx, buffer))?;
+            if read == 0 {
                 self.inbound.state = Half::Ending;
-                return Poll::Ready(Ok(()));
+            } else if read >= HAND_OVER {
+                self.inbound.pending = buffer.split().freeze();
+            } else {
+                self.inbound.pending = Bytes::copy_from_slice(buffer);
+                buffer.clear();
             }
-            let sent = match self.stream.poll_send(cx, filled) {
-                Poll::Ready(sent) => sent.map_err(ReadFailed::Stream)?,
-                Poll::Pending => 0,
-            };
-            self.inbound.pending = Bytes::copy_from_slice(&filled[sent..]);
-            self.count_inbound(sent);
             Poll::Ready(Ok(()))
         })
     }
@@ -306,7 +297,7 @@ impl<S: Socket> Splice<S> {
             }
             let far = match self.outbound.state {
                 // All that it still can tell is that it takes no more.
-                Half::Closed => match self.stream.poll_send(cx, &[]) {
+                Half::Closed => match self.stream.poll_send(cx, &mut Bytes::new()) {
                     Poll::Ready(sent) => sent.err(),
                     Poll::Pending => None,
                 },
@@ -359,11 +350,6 @@ impl<S: Socket> Drop for Splice<S> {
             self.socket.abort_on_close();
         }
     }
-}
-
-enum ReadFailed {
-    Socket(io::Error),
-    Stream(StreamError),
 }
 
 /// Takes `written` bytes off the front of `chunks`; returns how many chunks are empty now.

@@ -172,13 +172,17 @@ impl TunnelStream {
         self.on_drop = code;
     }
 
+    /// Hands `bytes` over without copying, as much as the peer has room for; returns how much.
     pub(crate) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        bytes: &[u8],
+        bytes: &mut Bytes,
     ) -> Poll<Result<usize, StreamError>> {
-        Pin::new(&mut self.send)
-            .poll_write(cx, bytes)
+        // As with the chunks that are read: quinn's future may live for one poll only.
+        let write = pin!(self.send.write_chunks(std::slice::from_mut(bytes)));
+        write
+            .poll(cx)
+            .map_ok(|written| written.bytes)
             .map_err(StreamError::from)
     }
 
@@ -255,7 +259,9 @@ impl AsyncWrite for TunnelStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_send(cx, buf).map_err(io::Error::from)
+        Pin::new(&mut self.get_mut().send)
+            .poll_write(cx, buf)
+            .map_err(|error| StreamError::from(error).into())
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
