@@ -47,7 +47,9 @@ pub struct TelemetryArgs {
     log_format: LogFormat,
 
     /// What is logged: a level (off, error, warn, info, debug, trace), and levels for single
-    /// parts, for example `info,towline_tunnel=debug,access=off`
+    /// parts, for example `info,towline_tunnel=debug,access=off`.
+    ///
+    /// Release builds have no trace events: quinn's, one a packet, cost even when they are off.
     #[arg(
         long,
         value_name = "FILTER",
