@@ -1,8 +1,9 @@
 //! Copies bytes between a socket and a tunnel stream until both halves have ended.
 //!
-//! One task does both directions and holds no buffer while nothing moves: bytes from the socket
-//! pass through a scratch buffer of the thread, bytes from the stream are written out of the
-//! packets that brought them. A half that ends is ended on the other side; the other half goes on.
+//! One task does both directions and holds no buffer while nothing moves: the socket is read into a
+//! buffer of the thread, which full reads take along and small ones are copied out of; bytes from
+//! the stream are written out of the packets that brought them. A half that ends is ended on the
+//! other side; the other half goes on.
 
 mod end;
 mod half;
