@@ -12,7 +12,7 @@ use towline_tls::ConfigError;
 use towline_tls::load::{Credentials, LoadError, PemPath, Roots};
 use towline_tunnel::code::SessionCode;
 use towline_tunnel::control::{AgentKind, Draining, Message, Welcome};
-use towline_tunnel::control_stream::{ControlStream, ControlStreamError};
+use towline_tunnel::control_stream::{ControlStream, ControlStreamError, next_message};
 use towline_tunnel::endpoint::{BindError, Incoming, Listener, SocketArgs};
 use towline_tunnel::knobs::SessionArgs;
 use towline_tunnel::session::{ALPN, Dialect, Session, SessionError};
@@ -360,12 +360,4 @@ async fn send(control: &mut ControlStream, message: &Message) -> Result<(), Cont
     timeout(SEND_LIMIT, control.send(message))
         .await
         .map_err(|_elapsed| ControlStreamError::Timeout)?
-}
-
-/// Waits for ever when there is no control stream.
-async fn next_message(control: &mut Option<ControlStream>) -> Result<Message, ControlStreamError> {
-    match control {
-        Some(control) => control.next().await,
-        None => std::future::pending().await,
-    }
 }

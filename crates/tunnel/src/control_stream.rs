@@ -118,6 +118,19 @@ impl ControlStream {
     }
 }
 
+/// The next message; waits for ever when there is no control stream. Cancel-safe.
+///
+/// # Errors
+/// As [`ControlStream::next`].
+pub async fn next_message(
+    control: &mut Option<ControlStream>,
+) -> Result<Message, ControlStreamError> {
+    match control {
+        Some(control) => control.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Bounds a greeting, and says why the session was closed rather than that a stream failed.
 async fn within<T>(
     limit: Duration,

@@ -15,7 +15,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use crate::backoff::Backoff;
 use crate::code::{SessionCode, StreamCode};
 use crate::control::{Draining, Hello, Message};
-use crate::control_stream::{ControlStream, ControlStreamError};
+use crate::control_stream::{ControlStream, ControlStreamError, next_message};
 use crate::endpoint::{BindError, DialConfig, Dialer};
 use crate::session::{Dialect, Session, SessionError};
 use crate::stream::{StreamError, TunnelStream};
@@ -311,14 +311,6 @@ fn certificate_name(host: &Host) -> String {
     match host {
         Host::Ip(ip) => ip.to_string(),
         Host::Name(name) => name.trim_end_matches('.').to_owned(),
-    }
-}
-
-/// Waits for ever when there is no control stream.
-async fn next_message(control: &mut Option<ControlStream>) -> Result<Message, ControlStreamError> {
-    match control {
-        Some(control) => control.next().await,
-        None => std::future::pending().await,
     }
 }
 
