@@ -1,10 +1,14 @@
 //! Every number that shapes a QUIC session, each with the memory or the time that it bounds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn_proto::congestion::CubicConfig;
+
+use crate::congestion::quic::Factory;
 
 /// Unacknowledged bytes that one session may hold for sending, all its streams together.
 ///
@@ -78,6 +82,30 @@ pub struct SessionArgs {
     )]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_tunnels_per_session: u32,
+
+    /// How this process finds out how fast it may send.
+    ///
+    /// Each sender chooses for its own direction: a server for the bytes towards its agents, an
+    /// agent for those towards its servers. Compare with your own traffic before you change it.
+    #[arg(
+        long,
+        env = "TOWLINE_CONGESTION_CONTROL",
+        value_name = "NAME",
+        default_value = "cubic"
+    )]
+    pub congestion_control: CongestionControl,
+}
+
+/// What decides how much a session may have on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CongestionControl {
+    /// Keeps the queue of the path short and takes lost packets for the medium's while there is no
+    /// queue: fast on lossy paths, and small tunnels stay quick beside large ones. Where others
+    /// keep the queue full it competes as CUBIC does.
+    Delay,
+    /// CUBIC (RFC 9438), as TCP in most kernels: fills the queue of the path, and slows down with
+    /// every lost packet.
+    Cubic,
 }
 
 impl SessionArgs {
@@ -140,6 +168,12 @@ pub(crate) fn transport(args: &SessionArgs, side: Side) -> TransportConfig {
         .send_fairness(true)
         .max_concurrent_uni_streams(0u32.into())
         .datagram_receive_buffer_size(None);
+    match args.congestion_control {
+        CongestionControl::Delay => transport.congestion_controller_factory(Arc::new(Factory)),
+        CongestionControl::Cubic => {
+            transport.congestion_controller_factory(Arc::new(CubicConfig::default()))
+        }
+    };
     match side {
         Side::Agent(keep_alive) => transport
             .keep_alive_interval(Some(keep_alive))

@@ -66,6 +66,8 @@ pub mod code;
 
 pub mod backoff;
 
+pub mod congestion;
+
 // The half that does I/O.
 
 #[cfg(feature = "quic")]
