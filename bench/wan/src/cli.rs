@@ -1,0 +1,170 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{Args, Parser};
+use towline_service::build_info;
+
+use crate::link::{Link, Loss, Way};
+use crate::units::{Depth, Rate, Share};
+use crate::wan::Side;
+
+/// Longer delays are no network that a proxy would be used on.
+const MAX_DELAY: Duration = Duration::from_millis(500);
+
+const EXAMPLES: &str = "\
+Examples:
+  towline-wan --delay 20ms --rate 200Mbit --queue 60ms --loss 0.1%
+      a link that stays until Ctrl-C; the namespaces' names are printed
+  towline-wan --delay 50ms --rate 20Mbit -- sh -c 'ip netns exec $TOWLINE_WAN_FAR nc -l 9 & …'
+      the same for as long as a command runs, which starts on the near side
+  towline-wan --check
+      measures links of all kinds and says whether they are what they claim to be
+
+A command finds the names of both namespaces in TOWLINE_WAN_NEAR and TOWLINE_WAN_FAR and the
+addresses of both sides in TOWLINE_WAN_NEAR_IP and TOWLINE_WAN_FAR_IP. `ip netns exec NAME
+PROGRAM` starts a program in a namespace. Each side has a loopback of its own and sees nothing
+but the other side.
+
+A packet is lost first, then queues, then is sent at the rate, then travels: losses take nothing
+of the rate, which counts IP headers. Needs root, ip (iproute2) and /dev/net/tun; no netem, no tc.
+Exit status: 1 when the command or a check fails, 2 for a bad flag or without root.";
+
+/// A wide area network on this machine, between two network namespaces.
+#[derive(Debug, Parser)]
+#[command(name = "towline-wan", version = build_info::long_version(), after_help = EXAMPLES)]
+pub struct Cli {
+    /// What the link is like.
+    #[command(flatten)]
+    pub link: LinkArgs,
+
+    /// The side that the command starts on.
+    #[arg(long, value_name = "SIDE", default_value = "near")]
+    pub side: Side,
+
+    /// Measure some links and compare them with their description, then end.
+    #[arg(long)]
+    pub check: bool,
+
+    /// A program and its arguments; without one, the link stays until it is interrupted.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// What a link is like, both ways alike.
+#[derive(Debug, Clone, Args)]
+pub struct LinkArgs {
+    /// How long a packet travels each way, up to 500ms.
+    #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = delay)]
+    delay: Duration,
+
+    /// Up to so much is added to each packet's delay; their order stays.
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = delay)]
+    jitter: Duration,
+
+    /// How fast packets are sent each way: 12kbit to 10Gbit, above 1Gbit if the machine can.
+    #[arg(long, value_name = "RATE", default_value = "200Mbit")]
+    rate: Rate,
+
+    /// How much may wait for being sent, as time at the rate or in bytes (60ms, 1500KB).
+    #[arg(long, value_name = "DEPTH", default_value = "60ms")]
+    queue: Depth,
+
+    /// From how deep a queue packets are marked (ECN), if their senders understand it.
+    #[arg(long, value_name = "DEPTH")]
+    mark: Option<Depth>,
+
+    /// How many packets are lost each way.
+    #[arg(long, value_name = "SHARE", default_value = "0%")]
+    loss: Share,
+
+    /// How many are lost in a row, on average; 1 for losses that know nothing of each other.
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = burst)]
+    loss_burst: f64,
+
+    /// The largest IP packet.
+    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
+    #[arg(value_parser = clap::value_parser!(u16).range(576..=9000))]
+    mtu: u16,
+
+    /// Where the dice start: the same seed loses the same packets of the same sequence.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+// === impl LinkArgs ===
+
+impl LinkArgs {
+    /// The link that is described.
+    pub fn link(&self) -> Link {
+        let mut way = Way::new(self.delay, self.rate, self.queue);
+        way.jitter = self.jitter;
+        way.mark = self.mark;
+        way.loss = Loss {
+            share: self.loss,
+            burst: self.loss_burst,
+        };
+        let mut link = Link::symmetric(way);
+        link.mtu = self.mtu;
+        link.seed = self.seed;
+        link
+    }
+}
+
+fn delay(text: &str) -> Result<Duration, String> {
+    let delay = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if delay > MAX_DELAY {
+        return Err(format!("longer than {MAX_DELAY:?}"));
+    }
+    Ok(delay)
+}
+
+fn burst(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(burst) if (1.0..=1000.0).contains(&burst) => Ok(burst),
+        _ => Err("not a number from 1 to 1000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_describe_a_link() {
+        let line = "towline-wan --delay 50ms --rate 20Mbit --queue 100KB --loss 3% --loss-burst 4 \
+                    --jitter 1ms --mark 5ms --seed 9 --mtu 1400 -- sh -c true";
+        let cli = parse(line).unwrap();
+        let link = cli.link.link();
+        let text = "50ms each way, 20Mbit/s, queue 100000B, jitter 1ms, ECN from 5ms, loss 3% in \
+                    bursts of 4";
+        assert_eq!(link.to_string(), text);
+        assert_eq!((link.seed, link.mtu), (9, 1400));
+        assert_eq!(cli.command, ["sh", "-c", "true"]);
+    }
+
+    #[test]
+    fn links_that_cannot_be_are_refused() {
+        for flags in [
+            "--delay 501ms",
+            "--rate 0Mbit",
+            "--loss 101%",
+            "--loss-burst 0.5",
+            "--mtu 100",
+            "--queue deep",
+        ] {
+            assert!(parse(&format!("towline-wan {flags}")).is_err(), "{flags}");
+        }
+    }
+}
