@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::cli::Plan;
 use crate::client::Route;
@@ -72,6 +72,17 @@ impl<'a> Cell<'a> {
         self.programs.iter().map(ticks).collect()
     }
 
+    /// The CPU time that each process uses in a window that has not started yet, in seconds.
+    ///
+    /// # Errors
+    /// When one has ended.
+    pub async fn cpu_in(&self, window: Window) -> Result<Vec<f64>> {
+        sleep_until(window.start).await;
+        let before = self.cpu_ticks()?;
+        sleep_until(window.end).await;
+        cpu_seconds(&before, &self.cpu_ticks()?)
+    }
+
     /// The memory of each process now.
     ///
     /// # Errors
@@ -94,6 +105,18 @@ impl Finished {
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// The CPU time between two readings of [`Cell::cpu_ticks`], in seconds.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn cpu_seconds(before: &[u64], after: &[u64]) -> Result<Vec<f64>> {
+    let per_second = f64::from(proc_fs::ticks_per_second()?);
+    let ticks = before.iter().zip(after);
+    let ticks = ticks.map(|(before, after)| u32::try_from(after.saturating_sub(*before)));
+    let seconds = ticks.map(|ticks| Ok(f64::from(ticks?) / per_second));
+    seconds.collect()
 }
 
 /// Lets `duration` pass, unless a worker ends before.
@@ -125,4 +148,17 @@ pub async fn latencies(
     }
     all.sort_unstable();
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_the_difference_in_seconds() {
+        let per_second = u64::from(proc_fs::ticks_per_second().unwrap());
+        let after = [per_second * 3, per_second];
+        assert_eq!(cpu_seconds(&[per_second, 0], &after).unwrap(), [2.0, 1.0]);
+        assert_eq!(cpu_seconds(&[], &[]).unwrap(), [] as [f64; 0]);
+    }
 }

@@ -10,9 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Figures, Metric, by_program, count};
-use crate::cell::{Cell, keep_working};
+use crate::cell::{Cell, cpu_seconds, keep_working};
 use crate::client::CHUNK;
-use crate::proc_fs;
 
 pub(super) const METRICS: [Metric; 4] = [
     Metric::higher("rate", "Gbit/s"),
@@ -64,11 +63,8 @@ pub(super) async fn measure(cell: &Cell<'_>, way: Direction, streams: u32) -> Re
     let seconds = after.at.duration_since(before.at).as_secs_f64();
     let bytes = count(after.bytes.saturating_sub(before.bytes));
     ensure!(bytes > 0.0, "no byte arrived in {seconds:.1} s");
-    let ticks_per_second = f64::from(proc_fs::ticks_per_second()?);
-    let ticks = after.ticks.iter().zip(&before.ticks);
-    let costs: Vec<f64> = ticks
-        .map(|(after, before)| count(after - before) / ticks_per_second / (bytes / GB))
-        .collect();
+    let costs = cpu_seconds(&before.ticks, &after.ticks)?.into_iter();
+    let costs: Vec<f64> = costs.map(|seconds| seconds / (bytes / GB)).collect();
     let [both, server, agent] = by_program(&costs);
     Ok(vec![Some(bytes * 8.0 / 1e9 / seconds), both, server, agent])
 }

@@ -11,11 +11,18 @@ use anyhow::Result;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Figures, Metric, round_trip};
+use super::{Figures, Metric, by_program, count, round_trip};
 use crate::cell::{Cell, Finished, Window, latencies};
 use crate::client::{self, Route};
 
-pub(super) const METRICS: [Metric; 3] = round_trip::METRICS;
+pub(super) const METRICS: [Metric; 6] = [
+    Metric::higher("rate", "/s"),
+    Metric::lower("p50", "µs"),
+    Metric::lower("p99", "µs"),
+    Metric::lower("CPU per tunnel, server + agent", "µs"),
+    Metric::lower("CPU per tunnel, server", "µs"),
+    Metric::lower("CPU per tunnel, agent", "µs"),
+];
 
 pub(super) async fn measure(cell: &Cell<'_>, workers: u32) -> Result<Figures> {
     let (window, finished) = (cell.window(), Finished::default());
@@ -23,8 +30,12 @@ pub(super) async fn measure(cell: &Cell<'_>, workers: u32) -> Result<Figures> {
     for _ in 0..workers {
         set.spawn(work(cell.route, cell.target.once, window, finished.clone()));
     }
-    let latencies = latencies(&mut set, &finished).await?;
-    round_trip::figures(&latencies, cell.plan.window)
+    let (latencies, cpu) = tokio::try_join!(latencies(&mut set, &finished), cell.cpu_in(window))?;
+    let mut figures = round_trip::figures(&latencies, cell.plan.window)?;
+    let tunnels = count(u64::try_from(latencies.len())?);
+    let costs = cpu.into_iter().map(|seconds| seconds * 1e6 / tunnels);
+    figures.extend(by_program(&costs.collect::<Vec<_>>()));
+    Ok(figures)
 }
 
 async fn work(
