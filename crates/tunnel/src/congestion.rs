@@ -6,12 +6,16 @@
 //! - **Start-up** doubles each round trip, and ends when the queue shows ([`HyStart++`], RFC 9406),
 //!   not when it overflows.
 //! - **Grow.** The window grows in steps that rise while the queue is empty and hardly rise near
-//!   its target, a quarter of the least round trip and 4 ms. Steps depend on the delay alone,
-//!   which all who share a queue see alike, and cuts are proportional: so shares converge.
+//!   its target: a quarter of the least round trip and 4 ms, or half of what overflowed before.
+//!   Steps depend on the delay, which all who share a queue see alike, and cuts are proportional:
+//!   so shares converge. Who sees the queue fall while growing cuts along with whoever did.
 //! - **Drain.** Above the target, or where packets are lost or marked while a queue stands, the
 //!   window is cut by what the queue holds. A cut that drains costs no throughput, and shows the
-//!   least round trip to everybody who shares the path, newcomers included.
-//! - **Compete.** A queue that does not drain when we cut is kept by somebody who does not mind
+//!   least round trip to everybody who shares the path, newcomers included. A cut that finds a
+//!   lower one than was known is followed by another: a queue had been taken for the path.
+//! - **Reroute.** A cut to half that does not change the round trip at all had no queue to drain:
+//!   the route is longer now, and the window before the cuts is restored.
+//! - **Compete.** A queue that shrinks but does not drain is kept by somebody who does not mind
 //!   delay. Then the window before the cuts is restored and follows CUBIC (RFC 9438) from there, no
 //!   better and no worse than the rival; each loss is an occasion to try the drain again.
 //! - **Loss** without a queue is taken for the medium's, up to 5 % of the recent round trips; beyond,
@@ -23,14 +27,17 @@
 use std::time::{Duration, Instant};
 
 use crate::congestion::cubic::Cubic;
-use crate::congestion::path::Path;
+use crate::congestion::path::{LEAST_RTT_FOR, Path};
+use crate::congestion::phase::{Drain, Growth, Outcome, Phase};
 use crate::congestion::round::Round;
 
-mod cubic;
+mod phase;
 
 mod path;
 
 mod round;
+
+mod cubic;
 
 #[cfg(feature = "quic")]
 pub(crate) mod quic;
@@ -41,20 +48,23 @@ pub const INITIAL_DATAGRAMS: u64 = 32;
 /// The least window, in datagrams (RFC 9002 §7.2).
 const LEAST_DATAGRAMS: u64 = 2;
 
-/// Most of the window that one cut takes: a queue deeper than this takes two.
-const DEEPEST_CUT: f64 = 0.7;
+/// What a cut leaves at most if packets were marked, or lost beyond what is tolerated.
+const FIRM_CUT: f64 = 0.85;
 
 /// What a cut leaves below the measured path, so that the queue is empty for a moment.
 const DRAIN: f64 = 0.97;
 
-/// Cuts without effect after which the queue is known to be somebody else's.
-const FUTILE_CUTS: u32 = 2;
+/// Lost datagrams that prove nothing: a small window loses 3 % by bad luck.
+const LOSS_ALLOWANCE: u64 = 4;
 
-/// Round trips to wait after a cut: in the first, what is acknowledged was sent before it.
-const DRAIN_ROUNDS: u32 = 3;
+/// A step is a sixteenth of the window at most, or so many datagrams.
+const STEP_DATAGRAMS: u64 = 8;
 
 /// How long to compete at most before the drain is tried again.
 const COMPETE_FOR: Duration = Duration::from_secs(10);
+
+/// No round trip is shorter, where lengths are divided.
+const SHORTEST: Duration = Duration::from_nanos(1);
 
 /// An acknowledged packet.
 #[derive(Debug, Clone, Copy)]
@@ -73,29 +83,8 @@ pub struct DelayBounded {
     phase: Phase,
     path: Path,
     round: Round,
-    /// What the next round trip adds to the window.
-    step: u64,
-    /// Losses of what was sent before are known.
+    /// Losses of what was sent until then are answered.
     cut_at: Option<Instant>,
-}
-
-#[derive(Debug, Clone)]
-enum Phase {
-    StartUp,
-    Grow,
-    Drain(Drain),
-    Compete(Cubic),
-}
-
-/// A cut whose effect is awaited.
-#[derive(Debug, Clone)]
-struct Drain {
-    /// Round trips since the cut.
-    rounds: u32,
-    /// Cuts without effect before this one.
-    futile: u32,
-    /// What to compete with if the cut has no effect.
-    rival: Cubic,
 }
 
 // === impl DelayBounded ===
@@ -108,10 +97,9 @@ impl DelayBounded {
         Self {
             datagram,
             window: INITIAL_DATAGRAMS * datagram,
-            phase: Phase::StartUp,
+            phase: Phase::StartUp(phase::StartUp::default()),
             path: Path::default(),
             round: Round::default(),
-            step: datagram,
             cut_at: None,
         }
     }
@@ -125,7 +113,7 @@ impl DelayBounded {
     /// Whether the window still doubles, for the path has shown no end.
     #[must_use]
     pub fn is_starting(&self) -> bool {
-        matches!(self.phase, Phase::StartUp)
+        matches!(self.phase, Phase::StartUp(_))
     }
 
     /// Whether the window follows CUBIC, because a queue stands that is not ours.
@@ -136,10 +124,12 @@ impl DelayBounded {
 
     /// One packet was acknowledged; `limited` if there was too little to send before.
     pub fn on_ack(&mut self, now: Instant, ack: Ack, limited: bool) {
-        let rtt = now.saturating_duration_since(ack.sent);
-        if self.round.idle_since(now) > path::LEAST_RTT_FOR {
-            self.restart(now);
+        if !limited && self.round.idle_for(now) > LEAST_RTT_FOR {
+            // What was known of the path is old.
+            let kept = (INITIAL_DATAGRAMS * self.datagram).min(self.window);
+            self.start_over(now, (self.window / 2).max(kept));
         }
+        let rtt = now.saturating_duration_since(ack.sent);
         self.path.on_rtt(now, rtt);
         self.round.on_ack(now, ack, rtt, limited);
     }
@@ -147,16 +137,23 @@ impl DelayBounded {
     /// All packets of one acknowledgement are told; `in_flight` bytes remain.
     pub fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
         let least = self.path.least_rtt();
-        let batch = self.round.on_acks_end(now, in_flight, self.window, least);
+        let batch = self
+            .round
+            .on_acks_end(in_flight, self.window, self.datagram);
+        let queue = self.round.recent().map(|rtt| rtt.saturating_sub(least));
+        let mut over = batch.ends_round;
         match &mut self.phase {
-            Phase::StartUp => {
+            Phase::StartUp(start_up) => {
                 if batch.grows {
-                    self.window += batch.bytes;
+                    self.window += start_up.growth(batch.bytes);
                 }
-                let shows = least + (least / 8).clamp(START_QUEUE.0, START_QUEUE.1);
-                if self.round.samples() >= 8 && self.round.least() >= shows {
+                if queue.is_some_and(|queue| start_up.ends_at(queue, least, self.window)) {
                     self.leave_start_up(now);
                 }
+            }
+            // Who shares the queue sees the same at the same time: nobody is left behind to grow.
+            Phase::Grow(_) if !self.round.is_limited() => {
+                over |= queue.is_some_and(|queue| queue > self.path.target());
             }
             Phase::Compete(cubic) if batch.grows => {
                 cubic.grow(now, least, batch.bytes);
@@ -164,20 +161,25 @@ impl DelayBounded {
             }
             _ => {}
         }
-        if batch.ends_round {
+        if over {
             self.end_round(now);
         }
     }
 
     /// Bytes were lost; the last of them was sent at `sent`.
     pub fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64) {
-        if self.cut_at.is_some_and(|cut| sent <= cut) {
-            return;
-        }
-        self.round.on_loss(bytes);
-        let many = self.window / 32 + LOSS_ALLOWANCE * self.datagram;
-        if matches!(self.phase, Phase::StartUp) && self.round.lost() > many {
-            self.leave_start_up(now);
+        let answered = self.cut_at.is_some_and(|cut| sent <= cut);
+        self.round.on_loss(bytes, answered);
+        match &self.phase {
+            _ if answered => {}
+            Phase::StartUp(start_up) => {
+                let tolerated = start_up.tolerates(self.window) + self.allowance();
+                if self.round.lost > tolerated {
+                    self.leave_start_up(now);
+                }
+            }
+            Phase::Compete(_) => self.end_round(now),
+            Phase::Grow(_) | Phase::Drain(_) => {}
         }
     }
 
@@ -188,14 +190,9 @@ impl DelayBounded {
         }
     }
 
-    /// Everything that was sent for several timeouts is lost (RFC 9002 §7.6): the path may be another.
+    /// All that was sent for several timeouts is lost (RFC 9002 §7.6): the path may be another.
     pub fn on_persistent_congestion(&mut self, now: Instant) {
-        self.window = self.least_window();
-        self.phase = Phase::StartUp;
-        self.path = Path::default();
-        self.round = Round::default();
-        self.step = self.datagram;
-        self.cut_at = Some(now);
+        self.start_over(now, self.least_window());
     }
 
     /// The path takes datagrams of another size.
@@ -204,142 +201,115 @@ impl DelayBounded {
         self.window = self.window.max(self.least_window());
     }
 
+    fn end_round(&mut self, now: Instant) {
+        let mut ended = self.round.restart(now);
+        self.path.on_round(now, &ended, self.datagram);
+        ended.excess = self.path.loses_more_than_tolerated(self.allowance());
+        match &mut self.phase {
+            Phase::StartUp(_) if ended.marked => self.leave_start_up(now),
+            Phase::StartUp(_) => {}
+            Phase::Grow(_) => self.grow_or_cut(now, &ended),
+            Phase::Drain(drain) => {
+                let outcome = drain.after(&ended, &self.path);
+                self.follow(now, outcome, &ended);
+            }
+            Phase::Compete(cubic) => {
+                let mut rival = cubic.clone();
+                if ended.lost > 0 || ended.marked {
+                    rival.on_loss(now);
+                } else if cubic.age(now) > COMPETE_FOR {
+                    rival = Cubic::new(now, self.window, self.datagram);
+                } else {
+                    return;
+                }
+                self.cut(now, &ended, Drain::trial(self.datagram, rival));
+            }
+        }
+    }
+
+    fn grow_or_cut(&mut self, now: Instant, ended: &Round) {
+        let Phase::Grow(growth) = &mut self.phase else {
+            return;
+        };
+        let target = self.path.target();
+        let queue = ended.queue(self.path.least_rtt());
+        let congested = ended.marked || ended.excess || (ended.lost > 0 && queue > target / 2);
+        if !ended.is_limited() && queue > target {
+            let rival = Cubic::new(now, self.window, self.datagram);
+            self.cut(now, ended, Drain::of_queue(self.datagram, rival));
+        } else if congested || growth.is_alone(queue, target) {
+            self.cut(now, ended, Drain::new(self.datagram));
+        } else if ended.fills {
+            let most = (self.window / 16).max(STEP_DATAGRAMS * self.datagram);
+            self.window += growth.add(queue, target, (self.datagram, most));
+        }
+    }
+
+    /// Takes out of the window what the queue holds.
+    fn cut(&mut self, now: Instant, ended: &Round, drain: Drain) {
+        let least = self.path.least_rtt();
+        let rtt = ended.last_rtt().max(least).max(SHORTEST);
+        let firm = if ended.excess || ended.marked {
+            FIRM_CUT
+        } else {
+            1.0
+        };
+        let (floor, ceiling) = drain.bounds();
+        let share = (DRAIN * least.div_duration_f64(rtt)).clamp(floor, ceiling.min(firm));
+        let mut window = (self.window as f64 * share) as u64;
+        if ended.excess {
+            // A path that became much narrower is followed at once.
+            window = window.min(self.path.rate_window().max(self.window / 2));
+            self.path.answer_losses();
+        }
+        self.window = window.max(self.least_window());
+        self.cut_at = Some(now);
+        self.phase = Phase::Drain(drain.begin(rtt, least));
+    }
+
+    fn follow(&mut self, now: Instant, outcome: Outcome, ended: &Round) {
+        match outcome {
+            Outcome::Open => {}
+            Outcome::Drained(growth) => self.phase = Phase::Grow(growth),
+            Outcome::CutAgain(drain) => self.cut(now, ended, drain),
+            Outcome::Rerouted(rival) => {
+                self.window = rival.window().max(self.least_window());
+                self.path.on_route(now, ended.least());
+                self.phase = Phase::Grow(Growth::new((self.window / 32).max(self.datagram)));
+            }
+            Outcome::Rivalled(rival) => {
+                self.window = rival.window().max(self.least_window());
+                self.phase = Phase::Compete(rival);
+            }
+        }
+    }
+
+    fn leave_start_up(&mut self, now: Instant) {
+        let Phase::StartUp(start_up) = &self.phase else {
+            return;
+        };
+        self.window = start_up.end(self.window).max(self.least_window());
+        let step = (self.window / 32).max(self.datagram);
+        self.phase = Phase::Drain(Drain::new(step));
+        self.cut_at = Some(now);
+        self.round.restart(now);
+    }
+
+    /// Forgets the path, and starts up from this window.
+    fn start_over(&mut self, now: Instant, window: u64) {
+        *self = Self {
+            window,
+            cut_at: Some(now),
+            datagram: self.datagram,
+            ..Self::new(0)
+        };
+    }
+
     fn least_window(&self) -> u64 {
         LEAST_DATAGRAMS * self.datagram
     }
 
-    /// What is known of the path is old: half the window, and start-up from there.
-    fn restart(&mut self, now: Instant) {
-        self.window = (self.window / 2).max((INITIAL_DATAGRAMS * self.datagram).min(self.window));
-        self.phase = Phase::StartUp;
-        self.path = Path::default();
-        self.round = Round::default();
-        self.step = self.datagram;
-        self.cut_at = Some(now);
+    fn allowance(&self) -> u64 {
+        LOSS_ALLOWANCE * self.datagram
     }
-
-    /// What is on its way now is twice what made the delay that showed.
-    fn leave_start_up(&mut self, now: Instant) {
-        let before = self.window;
-        self.window = (before / 2).max(self.least_window());
-        self.step = (self.window / 32).max(self.datagram);
-        self.cut_at = Some(now);
-        self.phase = Phase::Drain(Drain {
-            rounds: 0,
-            futile: 0,
-            rival: Cubic::new(now, self.window, self.datagram),
-        });
-        self.round.restart(now);
-    }
-
-    fn end_round(&mut self, now: Instant) {
-        let mut ended = self.round.restart(now);
-        self.path.on_round(&ended);
-        let limited = ended.is_limited();
-        let queue = ended.queue(self.path.least_rtt());
-        ended.excess = self
-            .path
-            .loses_more_than_tolerated(LOSS_ALLOWANCE * self.datagram);
-        let congested =
-            ended.marked || ended.excess || (ended.lost > 0 && queue > self.path.target() / 3);
-        match self.phase.clone() {
-            Phase::StartUp => {
-                if congested {
-                    self.leave_start_up(now);
-                }
-            }
-            Phase::Grow => {
-                if congested || (!limited && queue > self.path.target()) {
-                    let rival = Cubic::new(now, self.window, self.datagram);
-                    self.cut(now, &ended, 0, rival);
-                } else if ended.fills {
-                    self.grow(queue);
-                }
-            }
-            Phase::Drain(drain) => self.await_drain(now, drain, &ended),
-            Phase::Compete(cubic) => {
-                if ended.lost > 0 || ended.marked {
-                    let mut rival = cubic;
-                    rival.on_loss(now);
-                    self.cut(now, &ended, FUTILE_CUTS, rival);
-                } else if cubic.age(now) > COMPETE_FOR {
-                    let rival = Cubic::new(now, self.window, self.datagram);
-                    self.cut(now, &ended, FUTILE_CUTS, rival);
-                }
-            }
-        }
-    }
-
-    /// Adds a step, and chooses the next: quick beside an empty queue, slow beside a full one.
-    fn grow(&mut self, queue: Duration) {
-        self.window += self.step;
-        let target = self.path.target();
-        let (more, of) = if queue < target / 4 {
-            (3, 2)
-        } else if queue < target / 2 {
-            (5, 4)
-        } else {
-            (11, 10)
-        };
-        let step = (self.step * more).div_ceil(of);
-        self.step = step.clamp(self.datagram, (self.window / 8).max(self.datagram));
-    }
-
-    /// Takes out of the window what the queue holds.
-    fn cut(&mut self, now: Instant, ended: &Round, futile: u32, rival: Cubic) {
-        let least = self.path.least_rtt();
-        let share = DRAIN * least.div_duration_f64(ended.last_rtt().max(least).max(SHORTEST));
-        let most = if ended.excess || ended.marked {
-            0.85
-        } else {
-            1.0
-        };
-        let mut window = scale(self.window, share.clamp(DEEPEST_CUT, most));
-        if ended.excess {
-            // A path that became much narrower is followed at once.
-            window = window.min(self.path.rate_window().max(self.window / 2));
-            self.path.forget_losses();
-        }
-        self.window = window.max(self.least_window());
-        self.step = self.datagram;
-        self.cut_at = Some(now);
-        self.phase = Phase::Drain(Drain {
-            rounds: 0,
-            futile,
-            rival,
-        });
-    }
-
-    fn await_drain(&mut self, now: Instant, mut drain: Drain, ended: &Round) {
-        drain.rounds += 1;
-        if drain.rounds == 1 {
-            self.phase = Phase::Drain(drain);
-            return;
-        }
-        let stands = ended.least().saturating_sub(self.path.least_rtt());
-        if ended.is_limited() || stands <= self.path.target() / 4 {
-            self.phase = Phase::Grow;
-        } else if drain.rounds < DRAIN_ROUNDS {
-            self.phase = Phase::Drain(drain);
-        } else if drain.futile < FUTILE_CUTS {
-            self.cut(now, ended, drain.futile + 1, drain.rival);
-        } else {
-            self.window = drain.rival.window().max(self.least_window());
-            self.phase = Phase::Compete(drain.rival);
-        }
-    }
-}
-
-/// Bounds of the delay that ends a start-up, of which an eighth of the least round trip is taken.
-const START_QUEUE: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(16));
-
-/// Lost datagrams that prove nothing: a small window loses 3 % by bad luck.
-const LOSS_ALLOWANCE: u64 = 4;
-
-/// No round trip is shorter, where lengths are divided.
-const SHORTEST: Duration = Duration::from_nanos(1);
-
-/// A share of some bytes.
-fn scale(bytes: u64, share: f64) -> u64 {
-    (bytes as f64 * share) as u64
 }

@@ -21,6 +21,12 @@ const LOSS_MEMORY: u64 = 8;
 /// A medium that loses 3 % loses more in many a second.
 const TOLERATED_LOSS: u64 = 20;
 
+/// Long paths do not need longer queues than this.
+const MOST_QUEUE: Duration = Duration::from_millis(50);
+
+/// Below, a queue cannot be told from the bursts that we send.
+const LEAST_QUEUE: Duration = Duration::from_millis(2);
+
 /// Measurements of one path.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Path {
@@ -31,6 +37,12 @@ pub(super) struct Path {
     rates: [u64; RATE_ROUNDS],
     acked: u64,
     lost: u64,
+    /// Bytes acknowledged and lost in round trips without a queue.
+    medium: (u64, u64),
+    /// The delay at which a queue overflowed, and when.
+    shallow: Option<(Duration, Instant)>,
+    /// Time that the bottleneck takes for one datagram.
+    grain: Duration,
 }
 
 // === impl Path ===
@@ -47,8 +59,14 @@ impl Path {
         self.least[0] = Some(self.least[0].map_or(rtt, |least| least.min(rtt)));
     }
 
+    /// The route changed: its least round trip is this one.
+    pub(super) fn on_route(&mut self, now: Instant, rtt: Duration) {
+        self.least = [Some(rtt), None];
+        self.spell = Some(now);
+    }
+
     /// A round trip ended.
-    pub(super) fn on_round(&mut self, ended: &Round) {
+    pub(super) fn on_round(&mut self, now: Instant, ended: &Round, datagram: u64) {
         let nanos = u64::try_from(ended.took.as_nanos())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -59,8 +77,33 @@ impl Path {
         } else if rate > self.rates[0] {
             self.rates[0] = rate;
         }
+        let rate = self.rates.iter().copied().max().unwrap_or_default().max(1);
+        self.grain = Duration::from_nanos(datagram.saturating_mul(1_000_000_000) / rate);
+        self.on_round_loss(now, ended, datagram);
         self.acked = self.acked - self.acked / LOSS_MEMORY + ended.acked();
-        self.lost = self.lost - self.lost / LOSS_MEMORY + ended.lost;
+        self.lost = self.lost - self.lost / LOSS_MEMORY + ended.lost_ever;
+    }
+
+    /// Tells what a full queue dropped from what the medium loses anyway.
+    fn on_round_loss(&mut self, now: Instant, ended: &Round, datagram: u64) {
+        let queue = ended.queue(self.least_rtt());
+        let (acked, lost) = self.medium;
+        if queue < self.target() / 4 {
+            self.medium = (
+                acked - acked / LOSS_MEMORY + ended.acked(),
+                lost - lost / LOSS_MEMORY + ended.lost,
+            );
+            return;
+        }
+        let usual = ended.acked() / 1024 * (lost * 1024 / acked.max(1));
+        if ended.lost > 3 * usual + 3 * datagram {
+            self.shallow = Some((queue, now));
+        } else if self
+            .shallow
+            .is_some_and(|(_, at)| now.saturating_duration_since(at) > LEAST_RTT_FOR)
+        {
+            self.shallow = None;
+        }
     }
 
     /// The least round-trip time; zero before the first.
@@ -75,7 +118,11 @@ impl Path {
 
     /// The delay that our part of a queue may make.
     pub(super) fn target(&self) -> Duration {
-        self.least_rtt() / 4 + Duration::from_millis(4)
+        let usual = (self.least_rtt() / 4).min(MOST_QUEUE) + Duration::from_millis(4);
+        let shallow = self
+            .shallow
+            .map_or(usual, |(queue, _)| (queue / 2).max(LEAST_QUEUE));
+        usual.min(shallow) + self.grain * 4
     }
 
     /// Bytes that keep the path busy without a queue.
@@ -90,8 +137,8 @@ impl Path {
         self.lost > (self.acked + self.lost) / TOLERATED_LOSS + allowance
     }
 
-    /// The losses so far were answered.
-    pub(super) fn forget_losses(&mut self) {
-        self.lost = 0;
+    /// The losses so far were answered by a cut: half of them count for the next.
+    pub(super) fn answer_losses(&mut self) {
+        self.lost /= 2;
     }
 }

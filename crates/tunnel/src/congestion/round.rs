@@ -4,22 +4,29 @@ use std::time::{Duration, Instant};
 
 use crate::congestion::Ack;
 
+/// Packets whose least round-trip time tells a queue from jitter (RFC 9406 §4.2).
+const GROUP: u32 = 8;
+
 /// One round trip, under way or ended.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Round {
     start: Option<Instant>,
-    last_ack: Option<Instant>,
+    /// When the window was last what kept us from sending.
+    busy: Option<Instant>,
     acked: u64,
     limited: u64,
-    samples: u32,
     least: Option<Duration>,
-    /// The least of the second half, which shows the queue of now rather than of a round trip ago.
-    tail: Option<Duration>,
+    /// The packets of the group under way, and the least round-trip time in it.
+    group: (u32, Duration),
+    /// The least round-trip time of the latest whole group: the queue of now, without jitter.
+    recent: Option<Duration>,
     batch: u64,
     batch_limited: bool,
     ends: bool,
-    /// Bytes lost.
+    /// Bytes lost that were sent since the latest cut.
     pub(super) lost: u64,
+    /// All bytes lost.
+    pub(super) lost_ever: u64,
     /// Whether a queue marked packets.
     pub(super) marked: bool,
     /// Whether, with it, more was lost lately than a medium loses.
@@ -44,44 +51,40 @@ pub(super) struct Batch {
 // === impl Round ===
 
 impl Round {
-    /// How long nothing was acknowledged.
-    pub(super) fn idle_since(&self, now: Instant) -> Duration {
-        self.last_ack
-            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
+    /// How long there has been too little to send.
+    pub(super) fn idle_for(&self, now: Instant) -> Duration {
+        self.busy
+            .map_or(Duration::ZERO, |busy| now.saturating_duration_since(busy))
     }
 
     /// One packet was acknowledged after `rtt`.
     pub(super) fn on_ack(&mut self, now: Instant, ack: Ack, rtt: Duration, limited: bool) {
         let start = *self.start.get_or_insert(now);
         self.ends |= ack.sent >= start;
-        self.last_ack = Some(now);
+        if !limited {
+            self.busy = Some(now);
+        }
         self.batch += ack.bytes;
         self.batch_limited = limited;
-        self.samples += 1;
+        let (packets, group) = self.group;
+        let group = if packets == 0 { rtt } else { group.min(rtt) };
+        self.group = (packets + 1, group);
+        if packets + 1 == GROUP {
+            self.recent = Some(group);
+            self.group = (0, Duration::ZERO);
+        }
         self.least = Some(self.least.map_or(rtt, |least| least.min(rtt)));
-        self.tail = Some(self.tail.map_or(rtt, |least| least.min(rtt)));
     }
 
     /// The packets of one acknowledgement are all told.
-    pub(super) fn on_acks_end(
-        &mut self,
-        now: Instant,
-        in_flight: u64,
-        window: u64,
-        least_rtt: Duration,
-    ) -> Batch {
+    pub(super) fn on_acks_end(&mut self, in_flight: u64, window: u64, datagram: u64) -> Batch {
         let bytes = std::mem::take(&mut self.batch);
-        let grows = !self.batch_limited && (in_flight + bytes) / 3 * 4 >= window / 8 * 7;
+        let used = in_flight + bytes + 2 * datagram;
+        let grows = !self.batch_limited && used >= window / 4 * 3;
         self.acked += bytes;
         self.fills |= grows;
         if self.batch_limited {
             self.limited += bytes;
-        }
-        let early = self
-            .start
-            .is_some_and(|start| now.saturating_duration_since(start) < least_rtt / 2);
-        if early {
-            self.tail = None;
         }
         Batch {
             bytes,
@@ -90,9 +93,12 @@ impl Round {
         }
     }
 
-    /// Bytes were lost.
-    pub(super) fn on_loss(&mut self, bytes: u64) {
-        self.lost += bytes;
+    /// Bytes were lost; `answered` if they were sent before the latest cut.
+    pub(super) fn on_loss(&mut self, bytes: u64, answered: bool) {
+        self.lost_ever += bytes;
+        if !answered {
+            self.lost += bytes;
+        }
     }
 
     /// A queue marked packets.
@@ -104,7 +110,8 @@ impl Round {
     pub(super) fn restart(&mut self, now: Instant) -> Self {
         let next = Self {
             start: Some(now),
-            last_ack: self.last_ack,
+            busy: self.busy,
+            group: self.group,
             ..Self::default()
         };
         let mut ended = std::mem::replace(self, next);
@@ -114,19 +121,14 @@ impl Round {
         ended
     }
 
-    /// Packets acknowledged.
-    pub(super) fn samples(&self) -> u32 {
-        self.samples
+    /// The round-trip time of the latest packets, once there were enough.
+    pub(super) fn recent(&self) -> Option<Duration> {
+        self.recent
     }
 
     /// Bytes acknowledged.
     pub(super) fn acked(&self) -> u64 {
         self.acked
-    }
-
-    /// Bytes lost.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost
     }
 
     /// Whether there was mostly too little to send.
@@ -141,7 +143,7 @@ impl Round {
 
     /// The round-trip time at its end, without what jitter added.
     pub(super) fn last_rtt(&self) -> Duration {
-        self.tail.or(self.least).unwrap_or_default()
+        self.recent.or(self.least).unwrap_or_default()
     }
 
     /// The delay of the queue at its end.
