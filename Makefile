@@ -14,7 +14,7 @@ PROGRAMS := proxy-server proxy-agent agent-tcp
 # The steps share one target directory and two of them open thousands of sockets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt fmt-check doc deny fuzz interop bench bench-smoke image image-test ci
+.PHONY: help demo test lint fmt fmt-check doc deny fuzz interop bench bench-smoke bench-wan image image-test ci
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -56,6 +56,13 @@ bench: ## compare with a direct connection and the Go reference (minutes)
 bench-smoke: ## the same with small figures, to see that it runs: not a measurement
 	$(CARGO) build --profile quick --locked $(PROGRAMS:%=-p %) -p towline-bench
 	target/quick/towline-bench --smoke $(BENCH_ARGS)
+
+bench-wan: ## the same over a link with delay and loss between two namespaces (root; many minutes)
+	@[ "$$(id -u)" = 0 ] && [ -c /dev/net/tun ] && command -v ip >/dev/null || \
+	    { echo "bench-wan: cannot run here: needs root, /dev/net/tun and ip (iproute2)" >&2; exit 1; }
+	$(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-wan
+	target/release/towline-wan --check
+	target/release/towline-wan compare $(BENCH_ARGS)
 
 image: ## build the three images for this machine (needs buildah, podman or docker)
 	@.ci/image "$(IMAGE_TOOL)" "$(IMAGE_PREFIX)" "$(IMAGE_TAG)"

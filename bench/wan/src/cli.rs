@@ -1,16 +1,25 @@
 //! The command line.
 
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use towline_service::build_info;
 
 use crate::link::{Link, Loss, Way};
+use crate::rows::{Plan, Row};
+use crate::subject::Subject;
 use crate::units::{Depth, Rate, Share};
 use crate::wan::Side;
 
 /// Longer delays are no network that a proxy would be used on.
 const MAX_DELAY: Duration = Duration::from_millis(500);
+
+/// Load before the clock starts: start-up is over on a path with a round trip below a second.
+const WARM_UP: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,6 +27,8 @@ Examples:
       a link that stays until Ctrl-C; the namespaces' names are printed
   towline-wan --delay 50ms --rate 20Mbit -- sh -c 'ip netns exec $TOWLINE_WAN_FAR nc -l 9 & …'
       the same for as long as a command runs, which starts on the near side
+  towline-wan compare --delay 20ms --rate 200Mbit --queue 60ms > table.md
+      measures direct connections, Towline and others over the link, with losses of 0.1 and 1 %
   towline-wan --check
       measures links of all kinds and says whether they are what they claim to be
 
@@ -33,7 +44,12 @@ Exit status: 1 when the command or a check fails, 2 for a bad flag or without ro
 /// A wide area network on this machine, between two network namespaces.
 #[derive(Debug, Parser)]
 #[command(name = "towline-wan", version = build_info::long_version(), after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    /// Measure over the link instead of only making it.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+
     /// What the link is like.
     #[command(flatten)]
     pub link: LinkArgs,
@@ -49,6 +65,59 @@ pub struct Cli {
     /// A program and its arguments; without one, the link stays until it is interrupted.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// What else this program does.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Measure direct connections, Towline and others over a link, in interleaved rounds.
+    Compare(CompareArgs),
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    #[command(flatten)]
+    link: LinkArgs,
+
+    /// A table for each of these losses, separated by commas, instead of --loss.
+    #[arg(
+        long,
+        value_name = "SHARE",
+        value_delimiter = ',',
+        default_value = "0.1%,1%"
+    )]
+    losses: Vec<Share>,
+
+    /// Rows to measure, separated by commas; all of them by default.
+    #[arg(long, value_name = "ROW", value_delimiter = ',')]
+    rows: Vec<Row>,
+
+    /// Subjects to measure, by the beginnings of their names, separated by commas.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    subjects: Vec<String>,
+
+    /// Measure Towline once more with other flags for server and agent, as `NAME=--flag value`.
+    #[arg(long = "variant", value_name = "NAME=FLAGS")]
+    variants: Vec<String>,
+
+    /// How often every cell is measured.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+
+    /// Seconds that rates and latencies are measured; shares are measured twice as long.
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+
+    /// Folder of proxy-server and proxy-agent; that of towline-wan by default.
+    #[arg(long, env = "TOWLINE_BIN_DIR", value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+
+    /// Folder of the Go reference's quic-server and quic-client; without it, it is left out.
+    #[arg(long, env = "TOWLINE_REFERENCE_DIR", value_name = "DIR")]
+    reference_dir: Option<PathBuf>,
 }
 
 /// What a link is like, both ways alike.
@@ -111,7 +180,66 @@ impl LinkArgs {
     }
 }
 
-fn delay(text: &str) -> Result<Duration, String> {
+// === impl CompareArgs ===
+
+impl CompareArgs {
+    /// How long is measured.
+    pub fn plan(&self) -> Plan {
+        let window = Duration::from_secs(self.seconds);
+        Plan {
+            warm_up: WARM_UP,
+            window,
+            share_window: window * 2,
+        }
+    }
+
+    /// How often every cell is measured.
+    pub fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// The losses, each of which has a table.
+    pub fn losses(&self) -> &[Share] {
+        &self.losses
+    }
+
+    /// A link for each loss, with the dice of this round.
+    pub fn links(&self, round: u32) -> Vec<Link> {
+        let links = self.losses.iter().map(|loss| {
+            let mut link = self.link.link();
+            link.there.loss.share = *loss;
+            link.back.loss.share = *loss;
+            link.seed += u64::from(round);
+            link
+        });
+        links.collect()
+    }
+
+    /// The rows to measure, in the table's order.
+    pub fn rows(&self) -> Vec<Row> {
+        let all = Row::value_variants().iter().copied();
+        all.filter(|row| self.rows.is_empty() || self.rows.contains(row))
+            .collect()
+    }
+
+    /// The subjects to measure, in the table's order.
+    ///
+    /// # Errors
+    /// When the programs of one are missing.
+    pub fn subjects(&self) -> Result<Vec<Arc<Subject>>> {
+        let own = fs::read_link("/proc/self/exe")?;
+        let own = own.parent().context("a program is in a folder")?;
+        let ours = self.bin_dir.as_deref().unwrap_or(own);
+        let all = Subject::find(ours, self.reference_dir.as_deref(), &self.variants)?;
+        let named = |subject: &Subject| {
+            let mut names = self.subjects.iter();
+            self.subjects.is_empty() || names.any(|name| subject.name.starts_with(name))
+        };
+        Ok(all.into_iter().filter(named).map(Arc::new).collect())
+    }
+}
+
+fn delay(text: &str) -> std::result::Result<Duration, String> {
     let delay = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if delay > MAX_DELAY {
         return Err(format!("longer than {MAX_DELAY:?}"));
@@ -119,7 +247,7 @@ fn delay(text: &str) -> Result<Duration, String> {
     Ok(delay)
 }
 
-fn burst(text: &str) -> Result<f64, String> {
+fn burst(text: &str) -> std::result::Result<f64, String> {
     match text.parse() {
         Ok(burst) if (1.0..=1000.0).contains(&burst) => Ok(burst),
         _ => Err("not a number from 1 to 1000".to_owned()),
@@ -132,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
+    fn parse(line: &str) -> std::result::Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split_whitespace())
     }
 
@@ -152,6 +280,24 @@ mod tests {
         assert_eq!(link.to_string(), text);
         assert_eq!((link.seed, link.mtu), (9, 1400));
         assert_eq!(cli.command, ["sh", "-c", "true"]);
+    }
+
+    #[test]
+    fn a_comparison_has_a_link_for_each_loss_and_dice_for_each_round() {
+        let line = "towline-wan compare --loss-burst 2 --losses 0%,3% --rows bulk-8,download";
+        let Some(Action::Compare(args)) = parse(line).unwrap().action else {
+            panic!("no comparison");
+        };
+        assert_eq!(args.rows(), [Row::Download, Row::Bulk8]);
+        let shares = |round| {
+            args.links(round)
+                .iter()
+                .map(|link| link.back.loss.share.get())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(shares(1), [0.0, 0.03]);
+        assert_eq!(args.links(1)[1].there.loss.burst, 2.0);
+        assert_ne!(args.links(1)[0].seed, args.links(2)[0].seed);
     }
 
     #[test]

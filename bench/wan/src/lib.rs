@@ -4,6 +4,7 @@
 //! [`link`] says what a link is like and [`lane`] computes what happens to each packet on one of
 //! its ways: pure, with the time as an argument. [`engine`] carries real packets between two TUN
 //! devices as the lanes say, and [`Wan`](wan::Wan) puts the devices into namespaces of their own.
+//! [`comparison`] measures Towline and others over such links.
 
 pub mod link;
 pub mod units;
@@ -20,4 +21,13 @@ mod tcp;
 pub mod wan;
 
 pub mod check;
+
+pub mod load;
+pub mod subject;
+pub mod target;
+
+pub mod rows;
+pub mod table;
+
 pub mod cli;
+pub mod comparison;

@@ -9,15 +9,24 @@ use tokio::process::Command;
 use tokio::task::spawn_blocking;
 use towline_service::runtime::{self, RunError, StartError};
 use towline_service::shutdown::Shutdown;
-use towline_wan::check;
-use towline_wan::cli::Cli;
+use towline_wan::cli::{Action, Cli};
 use towline_wan::wan::{Side, Wan};
+use towline_wan::{check, comparison};
 
 fn main() -> ExitCode {
     runtime::run("towline-wan", async {
         let cli = Cli::parse();
         let shutdown = Shutdown::new();
         shutdown.on_signals()?;
+        if let Some(Action::Compare(args)) = &cli.action {
+            return tokio::select! {
+                broken = comparison::run(args) => match broken.map_err(failed)? {
+                    true => Err(RunError::new("a row failed that must not: see the notes")),
+                    false => Ok(()),
+                },
+                () = shutdown.requested() => Err(RunError::new("interrupted")),
+            };
+        }
         if cli.check {
             return tokio::select! {
                 done = spawn_blocking(check::run) => Ok(done?.map_err(failed)?),
