@@ -36,7 +36,11 @@ impl Flow {
         self.0.load(Ordering::Relaxed)
     }
 
-    async fn receive(self, mut stream: TcpStream, bytes: u64) -> Result<()> {
+    /// Has the target send so many bytes, and counts them as they arrive.
+    ///
+    /// # Errors
+    /// When the stream breaks.
+    pub async fn receive(self, mut stream: TcpStream, bytes: u64) -> Result<()> {
         let mut buffer = vec![0; CHUNK];
         order(&mut stream, &mut [0; ORDER], bytes).await?;
         while self.bytes() < bytes {
@@ -46,14 +50,6 @@ impl Flow {
         }
         Ok(())
     }
-}
-
-/// Downloads so many bytes.
-///
-/// # Errors
-/// When the stream breaks.
-pub async fn download(stream: TcpStream, bytes: u64) -> Result<()> {
-    Flow::default().receive(stream, bytes).await
 }
 
 /// Sends a small message and waits for its answer, up to [`LIMIT`].
