@@ -77,6 +77,9 @@ pub mod knobs;
 pub mod endpoint;
 
 #[cfg(feature = "quic")]
+mod udp;
+
+#[cfg(feature = "quic")]
 pub mod session;
 
 #[cfg(feature = "quic")]

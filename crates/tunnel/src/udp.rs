@@ -1,0 +1,267 @@
+//! The UDP socket below QUIC: quinn's own, made fit for large datagrams and spared needless calls.
+//!
+//! quinn sends ten datagrams with one call whatever their size, and asks for receive buffers as if
+//! a batch of datagrams could be larger than 64 KiB; above some 6 KiB a datagram the first fails
+//! and the second takes over 100 MiB. Here a send is cut to what the kernel takes, and a buffer
+//! holds what the kernel gives.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::io::Interest;
+
+/// The largest payload of one UDP send on IPv6 and IPv4, many datagrams (GSO) or a single one.
+pub(crate) const MAX_SEND: usize = 65_487;
+
+/// Whether a read that brings less than asked for says that nothing is left: with epoll it does,
+/// for whatever comes later is a new edge.
+const SHORT_READ_DRAINS: bool = cfg!(target_os = "linux");
+
+/// A UDP socket that quinn drives.
+#[derive(Debug)]
+pub(crate) struct UdpSocket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+    /// The last send found no room; whoever sends next waits until there is.
+    full: AtomicBool,
+}
+
+/// Waits until the socket has room; every connection has one of its own.
+struct Writable {
+    socket: Arc<UdpSocket>,
+    waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
+}
+
+// === impl UdpSocket ===
+
+impl UdpSocket {
+    /// Takes over a bound, non-blocking socket and turns GSO, GRO and ECN on where there are any.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        Ok(Self {
+            state: UdpSocketState::new((&socket).into())?,
+            io: tokio::net::UdpSocket::from_std(socket)?,
+            full: AtomicBool::new(false),
+        })
+    }
+
+    /// Sends in parts that the kernel takes. A part that finds no room makes the caller send all
+    /// again: QUIC drops what comes twice.
+    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let part = match transmit.segment_size {
+            Some(segment) => (MAX_SEND / segment).max(1) * segment,
+            None => transmit.contents.len(),
+        };
+        for contents in transmit.contents.chunks(part.max(1)) {
+            let segment_size = transmit.segment_size;
+            let part = Transmit {
+                destination: transmit.destination,
+                ecn: transmit.ecn,
+                contents,
+                segment_size: segment_size.filter(|segment| *segment < contents.len()),
+                src_ip: transmit.src_ip,
+            };
+            self.state.send((&self.io).into(), &part)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that nothing is left to read, which saves the call that would say so.
+    fn drained(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        // The error is the one made here.
+        self.io.try_io(Interest::READABLE, nothing).ok();
+    }
+}
+
+impl AsyncUdpSocket for UdpSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Writable {
+            socket: self,
+            waiting: None,
+        })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.io.try_io(Interest::WRITABLE, || self.send(transmit));
+        if let Err(error) = &sent
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            self.full.store(true, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.io.poll_recv_ready(cx))?;
+            let receive = || self.state.recv((&self.io).into(), buffers, meta);
+            // Errors are ICMP's about one of many peers, and gone once told.
+            if let Ok(received) = self.io.try_io(Interest::READABLE, receive) {
+                if SHORT_READ_DRAINS && received < buffers.len() {
+                    self.drained();
+                }
+                return Poll::Ready(Ok(received));
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// One, as the datagrams that the kernel puts together (GRO) fill 64 KiB at most, and the
+    /// endpoint takes single datagrams of that size.
+    fn max_receive_segments(&self) -> usize {
+        1
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+}
+
+// === impl Writable ===
+
+impl UdpPoller for Writable {
+    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // Asked before every send: as long as there was room the last time, try.
+        if this.waiting.is_none() && !this.socket.full.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let waiting = this.waiting.get_or_insert_with(|| {
+            let socket = Arc::clone(&this.socket);
+            Box::pin(async move { socket.io.writable().await })
+        });
+        let writable = ready!(waiting.as_mut().poll(cx));
+        this.waiting = None;
+        this.socket.full.store(false, Ordering::Relaxed);
+        Poll::Ready(writable)
+    }
+}
+
+impl fmt::Debug for Writable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writable")
+            .field("waiting", &self.waiting.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use quinn::udp::BATCH_SIZE;
+    use socket2::SockRef;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn socket() -> Arc<UdpSocket> {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        SockRef::from(&socket)
+            .set_recv_buffer_size(1024 * 1024)
+            .unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Arc::new(UdpSocket::new(socket).unwrap())
+    }
+
+    fn transmit<'a>(
+        to: &UdpSocket,
+        contents: &'a [u8],
+        segment_size: Option<usize>,
+    ) -> Transmit<'a> {
+        let destination = to.local_addr().unwrap();
+        Transmit {
+            destination,
+            ecn: None,
+            contents,
+            segment_size,
+            src_ip: None,
+        }
+    }
+
+    /// Sends as quinn does: waits for room only when there was none.
+    async fn send(from: &Arc<UdpSocket>, transmit: &Transmit<'_>) {
+        let mut writable = Arc::clone(from).create_io_poller();
+        while let Err(error) = from.try_send(transmit) {
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            poll_fn(|cx| writable.as_mut().poll_writable(cx))
+                .await
+                .unwrap();
+        }
+    }
+
+    /// What one read brings, datagram by datagram.
+    async fn receive(socket: &UdpSocket) -> Vec<Vec<u8>> {
+        let mut memory = vec![vec![0; 1 << 16]; BATCH_SIZE];
+        let mut meta = [RecvMeta::default(); BATCH_SIZE];
+        let received = poll_fn(|cx| {
+            let buffers = memory.iter_mut().map(|buffer| IoSliceMut::new(buffer));
+            let mut buffers: Vec<_> = buffers.collect();
+            socket.poll_recv(cx, &mut buffers, &mut meta)
+        });
+        let count = timeout(LIMIT, received).await.unwrap().unwrap();
+        let batches = memory.iter().zip(&meta).take(count);
+        batches
+            .flat_map(|(buffer, meta)| buffer[..meta.len].chunks(meta.stride))
+            .map(<[u8]>::to_vec)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn datagrams_of_every_size_arrive_as_they_were_sent() {
+        let (from, to) = (socket(), socket());
+        for size in [1_200, 1_472, 8_972, 16_368, 32_743, MAX_SEND] {
+            // The last one may be shorter.
+            let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(size * 5 / 2).collect();
+            let expected: Vec<_> = bytes.chunks(size).map(<[u8]>::to_vec).collect();
+            send(&from, &transmit(&to, &bytes, Some(size))).await;
+            let mut arrived = Vec::new();
+            while arrived.len() < expected.len() {
+                arrived.append(&mut receive(&to).await);
+            }
+            assert!(arrived == expected, "{size} bytes a datagram");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_read_empty_tells_of_what_comes_later() {
+        let (from, to) = (socket(), socket());
+        for number in 0..100_u8 {
+            // Every other time the read waits for the datagram.
+            let arrived = if number % 2 == 0 {
+                send(&from, &transmit(&to, &[number], None)).await;
+                receive(&to).await
+            } else {
+                let datagram = [number];
+                let transmit = transmit(&to, &datagram, None);
+                tokio::join!(receive(&to), send(&from, &transmit)).0
+            };
+            assert_eq!(arrived, [[number]]);
+        }
+    }
+}
