@@ -17,21 +17,20 @@ use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, dispatcher, error};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
+use self::queue::{Flush, Queue};
+
+mod queue;
+
 /// The tracing target of access-log events, one per tunnel; `--log info,access=off` mutes them.
 pub const ACCESS: &str = "access";
 
-/// Lines that may wait for stderr: some 2 MiB at 256 bytes a line, and a second's worth of access
-/// lines under full load.
-pub const QUEUED_LINES: usize = 8192;
-
 /// The thread that writes the log, until somebody flushes it: the guard at the end of the program,
 /// or the second signal, which ends the process from another thread.
-static WORKER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+static FLUSH: Mutex<Option<Flush>> = Mutex::new(None);
 
 /// The flags of the log.
 #[derive(Args, Clone, Debug)]
@@ -83,18 +82,21 @@ pub enum InitError {
     /// The process has a log already.
     #[error("the log is set up already")]
     Twice(#[source] dispatcher::SetGlobalDefaultError),
+    /// No thread to write it.
+    #[error("the log has no thread")]
+    Thread(#[source] io::Error),
 }
 
 /// Writes what is still queued when dropped, for a second at most.
 #[derive(Debug)]
 #[must_use = "dropping the guard ends the log"]
 pub struct TelemetryGuard {
-    dropped: ErrorCounter,
+    queue: Queue,
 }
 
 /// Reads the count of dropped lines at scrape time.
 #[derive(Debug)]
-struct DroppedLines(ErrorCounter);
+struct DroppedLines(Queue);
 
 /// Keeps an event, whatever a peer put into its fields, on one line.
 #[derive(Clone, Debug)]
@@ -105,26 +107,23 @@ struct OneLine<W>(W);
 /// # Errors
 /// When called twice in a process.
 pub fn init(args: &TelemetryArgs) -> Result<TelemetryGuard, InitError> {
-    let (queue, worker) = NonBlockingBuilder::default()
-        .buffered_lines_limit(QUEUED_LINES)
-        .thread_name("log")
-        .finish(io::stderr());
-    let dropped = queue.error_counter();
+    let (queue, flush) = Queue::start(io::stderr()).map_err(InitError::Thread)?;
     let colour = io::stderr().is_terminal();
-    dispatcher::set_global_default(args.dispatch(queue, colour)).map_err(InitError::Twice)?;
-    *WORKER.lock().unwrap_or_else(PoisonError::into_inner) = Some(worker);
+    let dispatch = args.dispatch(queue.clone(), colour);
+    dispatcher::set_global_default(dispatch).map_err(InitError::Twice)?;
+    *FLUSH.lock().unwrap_or_else(PoisonError::into_inner) = Some(flush);
     // Not queued: a panic may abort the process, or come after the last flush.
     let direct = args.dispatch(io::stderr, colour);
     panic::set_hook(Box::new(move |panic| {
         dispatcher::with_default(&direct, || error!(target: "panic", "{panic}"));
     }));
-    Ok(TelemetryGuard { dropped })
+    Ok(TelemetryGuard { queue })
 }
 
 /// Writes what is still queued, for a second at most, and ends the log: later events are lost.
 pub(crate) fn flush() {
     // Dropped under the lock, so that whoever exits the process second waits for the first.
-    *WORKER.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *FLUSH.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 // === impl TelemetryArgs ===
@@ -153,7 +152,7 @@ impl TelemetryArgs {
 impl TelemetryGuard {
     /// Registers `towline_log_lines_dropped_total`. The registry must have no prefix of its own.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(DroppedLines(self.dropped.clone())));
+        registry.register_collector(Box::new(DroppedLines(self.queue.clone())));
     }
 }
 
@@ -167,8 +166,7 @@ impl Drop for TelemetryGuard {
 
 impl Collector for DroppedLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let lines = u64::try_from(self.0.dropped_lines()).unwrap_or(u64::MAX);
-        let counter = ConstCounter::new(lines);
+        let counter = ConstCounter::new(self.0.dropped());
         counter.encode(encoder.encode_descriptor(
             "towline_log_lines_dropped",
             "Log lines dropped because stderr was too slow",

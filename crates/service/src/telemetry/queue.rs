@@ -1,0 +1,239 @@
+//! The queue between the program and the thread that writes its log.
+//!
+//! Lines gather in one buffer that the thread takes as a whole, with a rest between two writes: a
+//! busy program pays for a copy a line, not for waking a thread.
+
+use std::io::{self, Write};
+use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Bytes that may wait for a slow stderr: a second's worth of access lines under full load.
+pub(super) const QUEUED_BYTES: usize = 2 * 1024 * 1024;
+
+/// How long lines gather after a write. The first line after a rest is written at once.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// Memory that the buffers keep between bursts.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// How long the last lines may take to be written.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Takes lines from every thread; clones are the same queue.
+#[derive(Debug, Clone)]
+pub(super) struct Queue(Arc<Shared>);
+
+/// Writes what is still queued when dropped, for a second at most; later lines are lost.
+#[derive(Debug)]
+pub(super) struct Flush(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Told of the first line after a rest, and of the end.
+    lines: Condvar,
+    /// Told when the thread has written its last line.
+    ended: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// The thread sleeps until it is told of a line.
+    resting: bool,
+    closed: bool,
+    ended: bool,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Starts a thread that writes to `output`.
+    ///
+    /// # Errors
+    /// When the system refuses the thread.
+    pub(super) fn start(output: impl Write + Send + 'static) -> io::Result<(Self, Flush)> {
+        let shared = Arc::<Shared>::default();
+        let writer = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || writer.write(output))?;
+        Ok((Self(Arc::clone(&shared)), Flush(shared)))
+    }
+
+    /// Lines that found the queue full.
+    pub(super) fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl MakeWriter<'_> for Queue {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Queue {
+    /// Is given one whole line at a time, and takes it or drops it whole.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut state = self.0.state();
+        if state.closed || state.waiting.len() + line.len() > QUEUED_BYTES {
+            drop(state);
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            return Ok(line.len());
+        }
+        state.waiting.extend_from_slice(line);
+        let rested = mem::take(&mut state.resting);
+        drop(state);
+        if rested {
+            self.0.lines.notify_one();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+// === impl Flush ===
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.closed = true;
+        self.0.lines.notify_one();
+        // A stderr that takes nothing must not hold up the end of the program.
+        let ended = self
+            .0
+            .ended
+            .wait_timeout_while(state, FLUSH, |state| !state.ended);
+        drop(ended.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The thread: writes until the queue is closed and empty.
+    fn write(&self, mut output: impl Write) {
+        let mut lines = Vec::new();
+        while self.take(&mut lines) {
+            // Nobody is left to be told that stderr is gone.
+            output.write_all(&lines).ok();
+            lines.clear();
+            lines.shrink_to(KEPT_BYTES);
+            let rest = self
+                .lines
+                .wait_timeout_while(self.state(), GATHER, |state| !state.closed);
+            drop(rest.unwrap_or_else(PoisonError::into_inner));
+        }
+        self.state().ended = true;
+        self.ended.notify_all();
+    }
+
+    /// Waits for lines and swaps them for the empty buffer; false once there are none to come.
+    fn take(&self, empty: &mut Vec<u8>) -> bool {
+        let mut state = self.state();
+        while state.waiting.is_empty() && !state.closed {
+            state.resting = true;
+            state = self
+                .lines
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.resting = false;
+        mem::swap(&mut state.waiting, empty);
+        !empty.is_empty()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change under the lock is whole, so a panic leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Receiver, Sender};
+
+    use super::*;
+
+    /// Hands on what is written, and goes on once it is allowed to.
+    struct Gate {
+        written: Sender<Vec<u8>>,
+        go_on: Receiver<()>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.written.send(bytes.to_vec()).ok();
+            self.go_on.recv().ok();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn gated() -> (Queue, Flush, Receiver<Vec<u8>>, Sender<()>) {
+        let (written, writes) = mpsc::channel();
+        let (allow, go_on) = mpsc::channel();
+        let (queue, flush) = Queue::start(Gate { written, go_on }).unwrap();
+        (queue, flush, writes, allow)
+    }
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn lines_gather_while_one_is_written_and_keep_their_order() {
+        let (mut queue, flush, writes, allow) = gated();
+        queue.write_all(b"first\n").unwrap();
+        assert_eq!(writes.recv_timeout(LIMIT).unwrap(), b"first\n");
+        queue.write_all(b"second\n").unwrap();
+        queue.clone().write_all(b"third\n").unwrap();
+        allow.send(()).unwrap();
+        assert_eq!(writes.recv_timeout(LIMIT).unwrap(), b"second\nthird\n");
+        allow.send(()).unwrap();
+        drop(flush);
+        assert_eq!(queue.dropped(), 0);
+    }
+
+    #[test]
+    fn the_end_writes_what_is_queued_and_loses_what_comes_later() {
+        let (mut queue, flush, writes, allow) = gated();
+        drop(allow);
+        for number in 0..100 {
+            writeln!(queue, "{number}").unwrap();
+        }
+        drop(flush);
+        let written: Vec<u8> = writes.try_iter().flatten().collect();
+        let lines = String::from_utf8(written).unwrap();
+        assert!(lines.lines().eq((0..100).map(|number| number.to_string())));
+        queue.write_all(b"late\n").unwrap();
+        assert_eq!(queue.dropped(), 1);
+    }
+
+    #[test]
+    fn a_stuck_output_holds_up_neither_the_program_nor_its_end() {
+        let (mut queue, flush, writes, allow) = gated();
+        queue.write_all(b"stuck\n").unwrap();
+        writes.recv_timeout(LIMIT).unwrap();
+        let line = [b'x'; 1024];
+        for _ in 0..QUEUED_BYTES / line.len() + 3 {
+            queue.write_all(&line).unwrap();
+        }
+        assert_eq!(queue.dropped(), 3);
+        drop(flush);
+        drop(allow);
+    }
+}
