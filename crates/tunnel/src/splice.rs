@@ -27,6 +27,7 @@ use crate::tunnels::{Direction, Seat};
 
 use half::{Half, Inbound, Outbound};
 use idle::Idle;
+use socket::LocalEnd;
 
 pub use end::{End, Summary};
 pub use socket::{Socket, prepare};
@@ -71,7 +72,7 @@ pub async fn splice<S: Socket>(
     options: Options,
 ) -> Summary {
     let mut splice = Splice {
-        socket,
+        local: LocalEnd::new(socket),
         stream,
         seat,
         from_socket: options.from_socket,
@@ -84,14 +85,25 @@ pub async fn splice<S: Socket>(
         outbound: Outbound::default(),
     };
     let end = poll_fn(|cx| splice.poll(cx)).await;
+    // The local end is through: its descriptor does not wait for the far end's acknowledgement.
+    drop(splice.local);
     if matches!(end, End::Finished) {
-        splice.delivered().await;
+        delivered(&splice.stream, &splice.seat).await;
     }
-    splice.summary(end)
+    splice.stream.reset_on_drop(end.stream_code());
+    let (to_target, to_client) = match options.from_socket {
+        Direction::ToTarget => (splice.inbound.bytes, splice.outbound.bytes),
+        Direction::ToClient => (splice.outbound.bytes, splice.inbound.bytes),
+    };
+    Summary {
+        to_target,
+        to_client,
+        end,
+    }
 }
 
 struct Splice<S: Socket> {
-    socket: S,
+    local: LocalEnd<S>,
     stream: TunnelStream,
     seat: Seat,
     from_socket: Direction,
@@ -167,7 +179,7 @@ impl<S: Socket> Splice<S> {
     fn poll_read_socket(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         BUFFER.with_borrow_mut(|buffer| {
             buffer.reserve(SCRATCH);
-            let read = ready!(poll_read_buf(Pin::new(&mut self.socket), cx, buffer))?;
+            let read = ready!(poll_read_buf(Pin::new(&mut self.local.socket), cx, buffer))?;
             if read == 0 {
                 self.inbound.state = Half::Ending;
             } else if read >= HAND_OVER {
@@ -221,9 +233,10 @@ impl<S: Socket> Splice<S> {
                     }
                 }
                 Half::Ending => {
-                    ready!(Pin::new(&mut self.socket).poll_shutdown(cx))
+                    ready!(Pin::new(&mut self.local.socket).poll_shutdown(cx))
                         .map_err(End::SocketReset)?;
                     self.outbound.state = Half::Closed;
+                    self.local.ended();
                 }
                 Half::Closed => return Poll::Ready(Ok(())),
             }
@@ -260,15 +273,15 @@ impl<S: Socket> Splice<S> {
             for (slice, chunk) in slices.iter_mut().zip(rest) {
                 *slice = IoSlice::new(chunk);
             }
-            let written = match Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..used])
-            {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(written) => written?,
-                Poll::Pending => {
-                    self.seat.stall();
-                    return Poll::Pending;
-                }
-            };
+            let written =
+                match Pin::new(&mut self.local.socket).poll_write_vectored(cx, &slices[..used]) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(written) => written?,
+                    Poll::Pending => {
+                        self.seat.stall();
+                        return Poll::Pending;
+                    }
+                };
             self.outbound.unflushed = true;
             self.outbound.bytes += count(written);
             self.seat.count(self.from_socket.opposite(), count(written));
@@ -280,7 +293,7 @@ impl<S: Socket> Splice<S> {
 
     fn poll_flush_socket(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.outbound.unflushed {
-            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            ready!(Pin::new(&mut self.local.socket).poll_flush(cx))?;
             self.outbound.unflushed = false;
         }
         Poll::Ready(Ok(()))
@@ -293,7 +306,7 @@ impl<S: Socket> Splice<S> {
             .unread
             .get_or_insert_with(|| Box::pin(sleep(UNREAD_LOOK)));
         while timer.as_mut().poll(cx).is_ready() {
-            if let Some(error) = self.socket.failure() {
+            if let Some(error) = self.local.socket.failure() {
                 return Poll::Ready(End::SocketReset(error));
             }
             let far = match self.outbound.state {
@@ -313,44 +326,22 @@ impl<S: Socket> Splice<S> {
         Poll::Pending
     }
 
-    /// Until the far end has all that was sent: a session that drains is closed with its last
-    /// tunnel, and QUIC drops what is still on its way then.
-    async fn delivered(&mut self) {
-        // On the heap, because it is short and the tunnel was long.
-        let mut delivered = Box::pin(self.stream.delivered());
-        poll_fn(|cx| match self.seat.poll_abort(cx) {
-            Some(_) => Poll::Ready(()),
-            None => delivered.as_mut().poll(cx),
-        })
-        .await;
-    }
-
     fn count_inbound(&mut self, sent: usize) {
         self.inbound.bytes += count(sent);
         self.seat.count(self.from_socket, count(sent));
     }
-
-    fn summary(mut self, end: End) -> Summary {
-        self.stream.reset_on_drop(end.stream_code());
-        let (to_target, to_client) = match self.from_socket {
-            Direction::ToTarget => (self.inbound.bytes, self.outbound.bytes),
-            Direction::ToClient => (self.outbound.bytes, self.inbound.bytes),
-        };
-        Summary {
-            to_target,
-            to_client,
-            end,
-        }
-    }
 }
 
-impl<S: Socket> Drop for Splice<S> {
-    /// Whatever was not told its end yet must not look finished.
-    fn drop(&mut self) {
-        if self.outbound.state != Half::Closed {
-            self.socket.abort_on_close();
-        }
-    }
+/// Until the far end has all that was sent: a session that drains is closed with its last tunnel,
+/// and QUIC drops what is still on its way then.
+async fn delivered(stream: &TunnelStream, seat: &Seat) {
+    // On the heap, because it is short and the tunnel was long.
+    let mut delivered = Box::pin(stream.delivered());
+    poll_fn(|cx| match seat.poll_abort(cx) {
+        Some(_) => Poll::Ready(()),
+        None => delivered.as_mut().poll(cx),
+    })
+    .await;
 }
 
 /// Takes `written` bytes off the front of `chunks`; returns how many chunks are empty now.

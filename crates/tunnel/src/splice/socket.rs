@@ -17,6 +17,13 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
     fn failure(&self) -> Option<io::Error>;
 }
 
+/// The local end of a live tunnel: closing it is an abort until it has been told its end of file.
+/// Whatever was not told must not look finished.
+pub(super) struct LocalEnd<S: Socket> {
+    pub(super) socket: S,
+    ended: bool,
+}
+
 /// Sets up a TCP socket for tunnels: no delay for small writes, and probes that find out when a
 /// silent peer is gone: after a minute of silence one every 10 s, the end after six unanswered.
 ///
@@ -32,6 +39,30 @@ pub fn prepare(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive)
+}
+
+// === impl LocalEnd ===
+
+impl<S: Socket> LocalEnd<S> {
+    pub(super) fn new(socket: S) -> Self {
+        Self {
+            socket,
+            ended: false,
+        }
+    }
+
+    /// The socket has been told its end of file.
+    pub(super) fn ended(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl<S: Socket> Drop for LocalEnd<S> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.socket.abort_on_close();
+        }
+    }
 }
 
 // === impl Socket ===
