@@ -289,9 +289,11 @@ impl Bound {
             }
         }
         // 6. Sessions that are still open close, and agents hear of it.
-        agents
-            .listener()
-            .close(SessionCode::Closed, "the server has shut down");
+        let farewell = "the server has shut down";
+        for member in registry.snapshot().iter() {
+            member.session.close(SessionCode::Closed, farewell);
+        }
+        agents.listener().close(SessionCode::Closed, farewell);
         agents.listener().wait_idle(FAREWELL).await;
         if !agent_tasks.finish_within(FAREWELL).await {
             agent_tasks.abort_all();

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
-use quinn_proto::congestion::CubicConfig;
+use quinn_proto::congestion::{ControllerFactory, CubicConfig};
 
 use crate::congestion::quic::Factory;
+use crate::farewell;
 
 /// Unacknowledged bytes that one session may hold for sending, all its streams together.
 ///
@@ -168,12 +169,11 @@ pub(crate) fn transport(args: &SessionArgs, side: Side) -> TransportConfig {
         .send_fairness(true)
         .max_concurrent_uni_streams(0u32.into())
         .datagram_receive_buffer_size(None);
-    match args.congestion_control {
-        CongestionControl::Delay => transport.congestion_controller_factory(Arc::new(Factory)),
-        CongestionControl::Cubic => {
-            transport.congestion_controller_factory(Arc::new(CubicConfig::default()))
-        }
+    let controllers: Arc<dyn ControllerFactory + Send + Sync> = match args.congestion_control {
+        CongestionControl::Delay => Arc::new(Factory),
+        CongestionControl::Cubic => Arc::new(CubicConfig::default()),
     };
+    transport.congestion_controller_factory(Arc::new(farewell::Factory(controllers)));
     match side {
         Side::Agent(keep_alive) => transport
             .keep_alive_interval(Some(keep_alive))

@@ -80,6 +80,9 @@ pub mod endpoint;
 mod udp;
 
 #[cfg(feature = "quic")]
+mod farewell;
+
+#[cfg(feature = "quic")]
 pub mod session;
 
 #[cfg(feature = "quic")]

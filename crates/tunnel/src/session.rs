@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use towline_tls::identity::Identity;
 
 use crate::code::SessionCode;
+use crate::farewell;
 use crate::stream::{OpenStreams, TunnelStream};
 
 pub use stats::{Figure, SessionStats};
@@ -221,6 +222,7 @@ impl Session {
 
     /// Ends the session at once; every tunnel on it ends with a reset.
     pub fn close(&self, code: SessionCode, reason: &str) {
+        farewell::open_window(&self.0.connection);
         self.0
             .connection
             .close(u32::from(code).into(), reason.as_bytes());
