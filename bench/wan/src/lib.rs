@@ -16,8 +16,8 @@ pub mod packet;
 
 pub mod engine;
 
+mod kernel;
 pub mod namespace;
-mod tcp;
 pub mod wan;
 
 pub mod check;

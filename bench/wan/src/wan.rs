@@ -11,9 +11,9 @@ use tappers::{Interface, Tun};
 
 use crate::counters::Counters;
 use crate::engine::Engine;
+use crate::kernel;
 use crate::link::Link;
 use crate::namespace::{Guardian, Namespace};
-use crate::tcp;
 
 /// The device's name on both sides.
 pub const DEVICE: &str = "wan0";
@@ -82,8 +82,8 @@ impl Wan {
             let namespace = &namespaces[side.index()];
             let device = namespace.run(|| {
                 // Nothing that a connection learned of the path is kept for the next.
-                tcp::set("tcp_no_metrics_save", "1")?;
-                tcp::set_congestion(CONGESTION, machine)?;
+                kernel::set("tcp_no_metrics_save", "1")?;
+                kernel::set_congestion(CONGESTION, machine)?;
                 device().context("make a TUN device")
             })?;
             namespace.configure(&configuration(side, link.mtu))?;
@@ -129,9 +129,30 @@ impl Wan {
     pub fn set_tcp_congestion(&self, name: &str) -> Result<()> {
         let machine = Namespace::machine()?;
         for namespace in &self.namespaces {
-            namespace.run(|| tcp::set_congestion(name, &machine))?;
+            namespace.run(|| kernel::set_congestion(name, &machine))?;
         }
         Ok(())
+    }
+
+    /// From now on 127.0.0.1 on the far side is the near side's, at the other end of the link: for
+    /// agents that are told a server on their own machine. The far side keeps its own address on
+    /// the link and `::1`; a program there that listens on 127.0.0.1 is reached by nobody.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn share_loopback(&self) -> Result<()> {
+        let across = format!("conf/{DEVICE}/route_localnet");
+        for namespace in &self.namespaces {
+            namespace.run(|| kernel::set(&across, "1"))?;
+        }
+        let far = self.namespace(Side::Far);
+        // Programs that listen there find an address that is no longer one of this side's.
+        far.run(|| kernel::set("ip_nonlocal_bind", "1"))?;
+        far.configure(&format!(
+            "addr del 127.0.0.1/8 dev lo\n\
+             route add 127.0.0.1/32 via {} dev {DEVICE}\n",
+            Side::Near.address()
+        ))
     }
 
     /// Stops the link and removes everything; dropping does the same and says nothing.

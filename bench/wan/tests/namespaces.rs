@@ -81,3 +81,34 @@ fn each_side_has_the_congestion_control_that_was_asked_for() {
     assert_eq!(wan.namespace(Side::Far).run(read).unwrap().trim(), "reno");
     assert!(wan.set_tcp_congestion("no-such").is_err());
 }
+
+#[test]
+#[ignore = "needs root, ip and /dev/net/tun"]
+fn the_far_side_reaches_the_near_loopback_when_it_is_shared() {
+    let wan = Wan::up(&link()).unwrap();
+    wan.share_loopback().unwrap();
+    let loopback = || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(LIMIT))?;
+        anyhow::Ok(socket)
+    };
+    let near = wan.namespace(Side::Near).run(loopback).unwrap();
+    let far = bind(&wan, Side::Far);
+    far.send_to(b"there", near.local_addr().unwrap()).unwrap();
+    let mut buffer = [0; 10];
+    let (length, from) = near.recv_from(&mut buffer).unwrap();
+    assert_eq!(
+        (&buffer[..length], from),
+        (&b"there"[..], far.local_addr().unwrap())
+    );
+    near.send_to(b"back", from).unwrap();
+    let (length, from) = far.recv_from(&mut buffer).unwrap();
+    assert_eq!(
+        (&buffer[..length], from),
+        (&b"back"[..], near.local_addr().unwrap())
+    );
+    assert!(
+        wan.namespace(Side::Far).run(loopback).is_ok(),
+        "listening is possible"
+    );
+}

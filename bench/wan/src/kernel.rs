@@ -1,4 +1,4 @@
-//! Settings of the kernel's TCP, which each namespace has for itself.
+//! Settings of the kernel's network, which each namespace has for itself.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ pub(crate) fn set_congestion(name: &str, machine: &Namespace) -> Result<()> {
     chosen
 }
 
-/// Changes a setting of the calling thread's namespace.
+/// Changes a setting below `net/ipv4` in the calling thread's namespace.
 pub(crate) fn set(name: &str, value: &str) -> Result<()> {
     let path = path(name);
     fs::write(&path, value).with_context(|| format!("write {value} to {path}"))
