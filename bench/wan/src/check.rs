@@ -63,6 +63,7 @@ pub fn run() -> Result<()> {
     for rate in ["50Mbit", "200Mbit", "1Gbit"] {
         report(tcp(rate.parse()?))?;
     }
+    report(marks())?;
     if failed > 0 {
         bail!("{failed} links are not what they claim to be");
     }
@@ -146,6 +147,28 @@ fn tcp(rate: Rate) -> Result<Line> {
             share * 100.0
         ),
         holds: (TCP_SHARE..=1.0).contains(&share),
+    })
+}
+
+/// Senders that understand marks leave room in the queue, and nothing is dropped.
+fn marks() -> Result<Line> {
+    let rate: Rate = "50Mbit".parse()?;
+    let depth = Duration::from_millis(20);
+    let mut link = link(Duration::from_millis(5), rate);
+    link.back.mark = Some(Depth::Time(depth));
+    let wan = Wan::up(&link)?;
+    wan.set_tcp_ecn()?;
+    let share = traffic::tcp(&wan, LOAD)? / rate_of(rate);
+    let [_, back] = wan.counters();
+    Ok(Line {
+        what: format!("ECN from {depth:?} of queue, TCP"),
+        seen: format!(
+            "{} packets marked, {} dropped, {:.1} % of the rate as payload",
+            back.marked,
+            back.overflowed,
+            share * 100.0
+        ),
+        holds: back.marked > 0 && back.overflowed == 0 && share >= TCP_SHARE,
     })
 }
 

@@ -134,6 +134,17 @@ impl Wan {
         Ok(())
     }
 
+    /// The kernel's TCP asks for and understands marks (ECN) on both sides from now on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn set_tcp_ecn(&self) -> Result<()> {
+        for namespace in &self.namespaces {
+            namespace.run(|| kernel::set("tcp_ecn", "1"))?;
+        }
+        Ok(())
+    }
+
     /// From now on 127.0.0.1 on the far side is the near side's, at the other end of the link: for
     /// agents that are told a server on their own machine. The far side keeps its own address on
     /// the link and `::1`; a program there that listens on 127.0.0.1 is reached by nobody.
