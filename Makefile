@@ -49,9 +49,17 @@ fuzz: ## build every fuzz target and give each FUZZ_RUNS inputs (needs nightly)
 interop: ## the Go reference and kube-apiserver's dialer against ours (needs Go)
 	@.ci/interop
 
-bench: ## compare with a direct connection and the Go reference (minutes)
+bench: ## compare with a direct connection, and with peers that are there (minutes)
 	$(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
 	target/release/towline-bench $(BENCH_ARGS)
+
+bench-peers: ## install the peers and compare with all of them; writes bench/results (an hour)
+	bench/peers/install "$(CURDIR)/target/peers"
+	$(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
+	target/release/towline-bench --peers-dir target/peers --results bench/results $(BENCH_ARGS)
+
+bench-micro: ## measure heads, control messages, session choice and splicing alone
+	$(CARGO) bench --locked -p towline-bench
 
 bench-smoke: ## the same with small figures, to see that it runs: not a measurement
 	$(CARGO) build --profile quick --locked $(PROGRAMS:%=-p %) -p towline-bench

@@ -1,18 +1,21 @@
 //! One row on one subject: what a row is given to measure with.
 
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::cli::Plan;
 use crate::client::Route;
 use crate::proc_fs::{self, Memory};
-use crate::subject::{Program, Running};
-use crate::target::Target;
+use crate::subject::{Program, Running, Swarm};
+use crate::target::{Addresses, Target};
 
 /// What a row measures with.
 #[derive(Debug)]
@@ -20,9 +23,13 @@ pub struct Cell<'a> {
     /// How clients reach the target.
     pub route: Route,
     /// Where they go.
+    pub at: Addresses,
+    /// Who knows what has arrived there.
     pub target: &'a Target,
     /// The subject's processes: the server, then the agent.
     pub programs: &'a [Program],
+    /// Where further agents can come in.
+    pub swarm: Option<&'a Swarm>,
     /// How much is measured.
     pub plan: &'a Plan,
 }
@@ -41,6 +48,15 @@ pub struct Window {
 #[derive(Debug, Clone, Default)]
 pub struct Finished(Arc<AtomicU64>);
 
+/// How often somebody was woken up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WakeUps {
+    /// The subject's processes, in their order.
+    pub programs: Vec<u64>,
+    /// This process.
+    pub generator: u64,
+}
+
 // === impl Cell ===
 
 impl<'a> Cell<'a> {
@@ -48,10 +64,22 @@ impl<'a> Cell<'a> {
     pub fn new(running: &'a Running, target: &'a Target, plan: &'a Plan) -> Self {
         Self {
             route: running.route,
+            at: running.at,
             target,
             programs: &running.programs,
+            swarm: running.swarm.as_ref(),
             plan,
         }
+    }
+
+    /// Opens a tunnel to the source and asks for bytes.
+    ///
+    /// # Errors
+    /// When it is refused, breaks or takes too long.
+    pub async fn download(&self) -> Result<TcpStream> {
+        let mut stream = self.route.open(self.at.source).await?;
+        stream.write_u8(0).await.context("ask for bytes")?;
+        Ok(stream)
     }
 
     /// The clock of a cell whose load starts now.
@@ -81,6 +109,32 @@ impl<'a> Cell<'a> {
         let before = self.cpu_ticks()?;
         sleep_until(window.end).await;
         cpu_seconds(&before, &self.cpu_ticks()?)
+    }
+
+    /// How often each process went to sleep in a window that has not started yet, as it does to
+    /// be woken up by what it waits for.
+    ///
+    /// # Errors
+    /// When one has ended.
+    pub async fn wake_ups_in(&self, window: Window) -> Result<WakeUps> {
+        let read = || {
+            let pids = self.programs.iter().map(|program| program.pid);
+            let all = pids.chain([process::id()]).map(proc_fs::sleeps);
+            all.collect::<Result<Vec<u64>>>()
+        };
+        sleep_until(window.start).await;
+        let before = read()?;
+        sleep_until(window.end).await;
+        let after = read()?;
+        let all = before.iter().zip(after);
+        let mut all: Vec<u64> = all
+            .map(|(before, after)| after.saturating_sub(*before))
+            .collect();
+        let generator = all.pop().context("this process was read")?;
+        Ok(WakeUps {
+            programs: all,
+            generator,
+        })
     }
 
     /// The memory of each process now.

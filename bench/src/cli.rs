@@ -10,6 +10,7 @@ use towline_service::build_info;
 
 use crate::rows::Row;
 use crate::subject::Kind;
+use crate::swarm::SwarmArgs;
 
 /// Tunnels of a soak when no number is given: far beyond the 10,000 streams after which a peer
 /// that leaks them stands still.
@@ -20,11 +21,13 @@ Examples:
   towline-bench --reference-dir DIR > table.md
   towline-bench --rows bulk-down-1,memory --rounds 5
   towline-bench --soak --reference-dir DIR
+  towline-bench --rows sessions --subjects towline --agents 2000
+  towline-bench --merge one.json,two.json --results DIR
 
 The table goes to stdout as Markdown, progress to stderr. Exit status: 0 when every row of direct
 and towline was measured, 1 when one failed (the table says how), 2 for a bad flag.";
 
-/// Measures Towline beside a direct connection and the Go reference.
+/// Measures Towline beside a direct connection and its peers.
 #[derive(Debug, Parser)]
 #[command(name = "towline-bench", version = build_info::long_version(), after_help = EXAMPLES)]
 pub struct Cli {
@@ -63,17 +66,46 @@ pub struct Cli {
     #[arg(long, env = "TOWLINE_BIN_DIR", value_name = "DIR")]
     bin_dir: Option<PathBuf>,
 
-    /// Folder of the Go reference's quic-server and quic-client; without it, it is left out.
+    /// Write what was measured to a file that --merge reads.
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+
+    /// Instead of measuring: put together the rows of runs that were saved.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_delimiter = ',',
+        conflicts_with = "soak"
+    )]
+    pub merge: Vec<PathBuf>,
+
+    /// Write the table, the figures (JSON) and charts (SVG) to a folder as well.
+    #[arg(long, value_name = "DIR")]
+    pub results: Option<PathBuf>,
+
+    /// Agents that the row `sessions` puts on one server.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    agents: u32,
+
+    /// Folder of the Go reference's quic-server and quic-client, when it is not that of the peers.
     #[arg(long, env = "TOWLINE_REFERENCE_DIR", value_name = "DIR")]
-    pub reference_dir: Option<PathBuf>,
+    reference_dir: Option<PathBuf>,
+
+    /// Folder of the other peers, as `make bench-peers` fills it; without it, they are left out.
+    #[arg(long, env = "TOWLINE_PEERS_DIR", value_name = "DIR")]
+    peers_dir: Option<PathBuf>,
 }
 
 /// What else this binary does.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Serve the bytes that are measured, until stdin ends.
     #[command(hide = true)]
     Target,
+    /// Be very many agents, until stdin ends.
+    #[command(hide = true)]
+    Swarm(SwarmArgs),
 }
 
 /// How much is measured.
@@ -87,6 +119,12 @@ pub struct Plan {
     pub window: Duration,
     /// Tunnels that lie idle while the memory is read.
     pub idle_tunnels: u32,
+    /// Downloads that run while the memory is read.
+    pub busy_tunnels: u32,
+    /// Agents of a swarm.
+    pub agents: u32,
+    /// How long a swarm's idle CPU time is watched.
+    pub idle: Duration,
     /// How long processes get to give memory back, or to grow to their size.
     pub settle: Duration,
 }
@@ -102,6 +140,9 @@ impl Cli {
                 warm_up: Duration::from_millis(100),
                 window: Duration::from_millis(300),
                 idle_tunnels: 100,
+                busy_tunnels: 8,
+                agents: self.agents.min(20),
+                idle: Duration::from_millis(300),
                 settle: Duration::from_millis(200),
             };
         }
@@ -110,6 +151,9 @@ impl Cli {
             warm_up: Duration::from_secs(1),
             window: Duration::from_secs(self.seconds),
             idle_tunnels: 2_000,
+            busy_tunnels: 64,
+            agents: self.agents,
+            idle: Duration::from_secs(10),
             settle: Duration::from_secs(3),
         }
     }
@@ -124,11 +168,22 @@ impl Cli {
         chosen(&self.subjects)
     }
 
-    /// Where our programs are.
+    /// Where the programs of a subject are; nowhere when its folder was not named.
     ///
     /// # Errors
     /// When `/proc` is not mounted.
-    pub fn bin_dir(&self) -> io::Result<PathBuf> {
+    pub fn binaries(&self, kind: Kind) -> io::Result<Option<PathBuf>> {
+        let Some(folder) = kind.folder() else {
+            return self.bin_dir().map(Some);
+        };
+        let peers = self.peers_dir.as_ref().map(|dir| dir.join(folder));
+        Ok(match kind {
+            Kind::Reference => self.reference_dir.clone().or(peers),
+            _ => peers,
+        })
+    }
+
+    fn bin_dir(&self) -> io::Result<PathBuf> {
         if let Some(dir) = &self.bin_dir {
             return Ok(dir.clone());
         }

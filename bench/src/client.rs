@@ -1,11 +1,14 @@
 //! The client's end of a tunnel: straight to the target, or through a proxy with CONNECT.
 
+use std::error::Error;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
+use std::{fmt, io};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::target::MESSAGE;
@@ -27,37 +30,68 @@ pub enum Route {
     Direct,
     /// With CONNECT to the proxy at this address.
     Proxy(SocketAddr),
+    /// With CONNECT to the proxy at the abstract Unix socket with this number.
+    Unix(u16),
 }
+
+/// What a tunnel waits for longer than [`LIMIT`]: the subject stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoodStill(pub String);
 
 // === impl Route ===
 
 impl Route {
     /// Opens a tunnel within [`LIMIT`].
     ///
-    /// What a target sends unasked right behind the proxy's answer may be lost; only rows whose
-    /// bytes all look the same ask such a target.
+    /// What a target sends unasked right behind the proxy's answer may be lost: ask before it does.
     ///
     /// # Errors
     /// When it is refused, breaks or takes too long.
     pub async fn open(self, target: SocketAddr) -> Result<TcpStream> {
         let opened = timeout(LIMIT, self.open_unbounded(target)).await;
-        opened.with_context(|| format!("no tunnel within {LIMIT:?}"))?
+        opened.with_context(|| StoodStill(format!("no tunnel within {LIMIT:?}")))?
+    }
+
+    /// The name of an abstract Unix socket, without the byte in front that makes it abstract.
+    pub fn unix_name(number: u16) -> String {
+        format!("towline-bench-{number}")
     }
 
     async fn open_unbounded(self, target: SocketAddr) -> Result<TcpStream> {
-        let address = match self {
-            Self::Direct => target,
-            Self::Proxy(proxy) => proxy,
+        let connected = match self {
+            Self::Direct => return connect(target).await.context("connect"),
+            Self::Proxy(proxy) => connect(proxy).await,
+            Self::Unix(number) => connect_unix(number).await,
         };
-        let mut stream = TcpStream::connect(address).await.context("connect")?;
-        stream.set_nodelay(true)?;
-        if let Self::Proxy(_) = self {
-            let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
-            stream.write_all(head.as_bytes()).await.context("CONNECT")?;
-            read_answer(&mut stream).await.context("CONNECT")?;
-        }
+        let mut stream = connected.context("connect")?;
+        let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.context("CONNECT")?;
+        read_answer(&mut stream).await.context("CONNECT")?;
         Ok(stream)
     }
+}
+
+// === impl StoodStill ===
+
+impl Error for StoodStill {}
+
+impl fmt::Display for StoodStill {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A socket that is read, written and closed like one of TCP; only TCP's own options are missing.
+async fn connect_unix(number: u16) -> io::Result<TcpStream> {
+    let stream = UnixStream::connect(format!("\0{}", Route::unix_name(number))).await?;
+    let socket = OwnedFd::from(stream.into_std()?);
+    TcpStream::from_std(socket.into())
 }
 
 /// Sends one message and reads it back within [`LIMIT`].
@@ -66,7 +100,7 @@ impl Route {
 /// When the tunnel breaks, other bytes come back, or it takes too long.
 pub async fn exchange(stream: &mut TcpStream) -> Result<()> {
     let exchanged = timeout(LIMIT, exchange_unbounded(stream, 0)).await;
-    exchanged.with_context(|| format!("no answer to a message within {LIMIT:?}"))?
+    exchanged.with_context(|| StoodStill(format!("no answer to a message within {LIMIT:?}")))?
 }
 
 /// Sends one message that carries `number` and reads it back, without a deadline of its own.

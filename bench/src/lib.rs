@@ -1,4 +1,4 @@
-//! Measures Towline beside a direct connection and the Go reference, in one run on one machine.
+//! Measures Towline beside a direct connection and its peers, in one run on one machine.
 //!
 //! Four processes take part, as on a real path: the load generator (this process, one thread), the
 //! subject's server and agent, and the target (this binary again, one thread). A *cell* is one row
@@ -11,14 +11,17 @@ pub mod comparison;
 pub mod soak;
 
 pub mod subject;
+pub mod swarm;
 pub mod target;
 
 pub mod cell;
 pub mod client;
 pub mod rows;
 
+pub mod chart;
 pub mod machine;
 pub mod noise;
 pub mod proc_fs;
+pub mod record;
 pub mod stats;
 pub mod table;

@@ -44,6 +44,22 @@ pub fn cpu_ticks(pid: u32) -> Result<u64> {
     ticks_of(&stat).with_context(|| format!("no CPU time in {path}"))
 }
 
+/// How often the threads that a process has now went to sleep of their own accord.
+///
+/// # Errors
+/// When the process has ended.
+pub fn sleeps(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/task");
+    let tasks = fs::read_dir(&path).with_context(|| format!("read {path}"))?;
+    let mut sum = 0;
+    for task in tasks {
+        // A thread may have ended meanwhile; then it sleeps no more.
+        let status = fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+        sum += sleeps_in(&status).unwrap_or(0);
+    }
+    Ok(sum)
+}
+
 /// How the cores have spent their time.
 ///
 /// # Errors
@@ -76,6 +92,10 @@ fn memory_of(rollup: &str) -> Option<Memory> {
         rss: kib("Rss")?,
         pss: kib("Pss")?,
     })
+}
+
+fn sleeps_in(status: &str) -> Option<u64> {
+    field(status, "voluntary_ctxt_switches")?.parse().ok()
 }
 
 /// Fields 14 and 15 of `stat`, utime and stime; the name in field 2 may hold spaces and brackets.
@@ -115,7 +135,8 @@ fn ticks_in(vector: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::process;
+    use std::time::Duration;
+    use std::{process, thread};
 
     use super::*;
 
@@ -125,6 +146,18 @@ mod tests {
         assert_eq!(ticks_of(stat), Some(337));
         assert_eq!(ticks_of("42 (a) S 1 42"), None);
         assert_eq!(ticks_of(""), None);
+    }
+
+    #[test]
+    fn sleeps_are_those_of_a_threads_own_accord() {
+        let status = "Threads:\t1\nvoluntary_ctxt_switches:\t150\n\
+                      nonvoluntary_ctxt_switches:\t545\n";
+        assert_eq!(sleeps_in(status), Some(150));
+        assert_eq!(sleeps_in("nonvoluntary_ctxt_switches:\t545\n"), None);
+        let before = sleeps(process::id()).unwrap();
+        thread::sleep(Duration::from_millis(1));
+        assert!(sleeps(process::id()).unwrap() > before);
+        assert!(sleeps(u32::MAX).is_err());
     }
 
     #[test]

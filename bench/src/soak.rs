@@ -17,6 +17,7 @@ use crate::cell::{Cell, Finished, latencies};
 use crate::cli::Cli;
 use crate::client::{self, Route};
 use crate::comparison::Subjects;
+use crate::machine::Machine;
 use crate::proc_fs::Memory;
 use crate::stats::{figure, percentile, ratio};
 use crate::subject::{Kind, Subject};
@@ -51,12 +52,12 @@ pub async fn run(cli: &Cli) -> Result<bool> {
     let subjects = Subjects::find(cli)?;
     let target = Target::start().await?;
     let description = subjects.describe().await?;
-    write!(io::stdout().lock(), "{description}")?;
+    write!(io::stdout().lock(), "- {}\n{description}", Machine::read())?;
     let mut broken = false;
     for subject in &subjects.installed {
         let mut blocks = Vec::new();
         let ended = soak(cli, subject, &target, &mut blocks).await;
-        broken |= ended.is_err() && subject.kind != Kind::Reference;
+        broken |= ended.is_err() && subject.kind.must_work();
         let ended = ended.map_err(|error| format!("{error:#}"));
         let text = markdown(subject.kind, tunnels, &blocks, ended);
         write!(io::stdout().lock(), "\n{text}")?;
@@ -70,7 +71,7 @@ async fn soak(
     target: &Target,
     blocks: &mut Vec<Block>,
 ) -> Result<()> {
-    let running = subject.start(target.echo).await.context("start")?;
+    let running = subject.start(target.at).await.context("start")?;
     let plan = cli.plan();
     let cell = Cell::new(&running, target, &plan);
     let (tunnels, finished) = (cli.soak.unwrap_or_default(), Finished::default());
@@ -103,7 +104,7 @@ async fn block(cell: &Cell<'_>, tunnels: u64, finished: &Finished) -> Result<Vec
     let mut workers = JoinSet::new();
     for _ in 0..WORKERS {
         let left = Arc::clone(&left);
-        workers.spawn(work(cell.route, cell.target.echo, left, finished.clone()));
+        workers.spawn(work(cell.route, cell.at.echo, left, finished.clone()));
     }
     latencies(&mut workers, finished).await
 }

@@ -2,23 +2,32 @@
 //!
 //! A further peer is a file here, a variant of [`Kind`] and a line in each `match` over it.
 
+mod chisel;
+mod frp;
+mod go;
+mod konnectivity;
 mod program;
+mod rathole;
 mod reference;
+mod setup;
 mod towline;
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use towline_tls::devcerts::{DevCerts, Validity};
 
 pub use self::program::Program;
+use self::setup::{Launch, Place, Setup};
 use crate::client::{self, Route};
+use crate::target::Addresses;
 
 /// How long a subject may take from its start to its first tunnel.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -27,7 +36,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 const START_PAUSE: Duration = Duration::from_millis(20);
 
 /// What can be measured, in the table's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The load generator's connections go straight to the target.
     Direct,
@@ -35,6 +45,18 @@ pub enum Kind {
     Towline,
     /// quic-server and quic-client of gardener/quic-reverse-http-tunnel.
     Reference,
+    /// Server and agent of Kubernetes' apiserver-network-proxy.
+    Konnectivity,
+    /// frps and frpc over QUIC.
+    FrpQuic,
+    /// frps and frpc over TCP with TLS.
+    FrpTls,
+    /// chisel, which speaks SSH in a WebSocket.
+    Chisel,
+    /// rathole over TLS.
+    RatholeTls,
+    /// rathole over TCP, not encrypted.
+    RatholePlain,
 }
 
 /// A subject that is installed.
@@ -49,18 +71,24 @@ pub struct Subject {
 /// The processes of a subject; they are killed when this is dropped.
 #[derive(Debug)]
 pub struct Running {
-    /// How clients reach targets.
+    /// How clients enter.
     pub route: Route,
+    /// Where they find the target behind it.
+    pub at: Addresses,
     /// The server, then the agent; none when direct.
     pub programs: Vec<Program>,
-    _logs: TempDir,
+    /// Where further agents can come in; none when the bench has no agents of that kind.
+    pub swarm: Option<Swarm>,
+    _files: TempDir,
 }
 
-/// The addresses that a subject is told to use.
-#[derive(Debug, Clone, Copy)]
-struct Ports {
-    tcp: SocketAddr,
-    quic: SocketAddr,
+/// What agents that are all in one process need; see [`crate::swarm`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Swarm {
+    /// Where the server listens for agents.
+    pub server: SocketAddr,
+    /// Certificates that it accepts.
+    pub certs: PathBuf,
 }
 
 // === impl Kind ===
@@ -72,6 +100,41 @@ impl Kind {
             Self::Direct => "direct",
             Self::Towline => "towline",
             Self::Reference => "reference",
+            Self::Konnectivity => "konnectivity",
+            Self::FrpQuic => "frp-quic",
+            Self::FrpTls => "frp-tls",
+            Self::Chisel => "chisel",
+            Self::RatholeTls => "rathole-tls",
+            Self::RatholePlain => "rathole-plain (not encrypted)",
+        }
+    }
+
+    /// Whether a row that fails here is a failure of the bench: ours, or the machine's.
+    pub fn must_work(self) -> bool {
+        matches!(self, Self::Direct | Self::Towline)
+    }
+
+    /// The folder of a peer's programs below that of all peers; none when it is no such peer.
+    pub fn folder(self) -> Option<&'static str> {
+        match self {
+            Self::Direct | Self::Towline => None,
+            Self::Reference => Some("reference"),
+            Self::Konnectivity => Some("konnectivity"),
+            Self::FrpQuic | Self::FrpTls => Some("frp"),
+            Self::Chisel => Some("chisel"),
+            Self::RatholeTls | Self::RatholePlain => Some("rathole"),
+        }
+    }
+
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Direct => &[],
+            Self::Towline => &towline::PROGRAMS,
+            Self::Reference => &reference::PROGRAMS,
+            Self::Konnectivity => &konnectivity::PROGRAMS,
+            Self::FrpQuic | Self::FrpTls => &frp::PROGRAMS,
+            Self::Chisel => &chisel::PROGRAMS,
+            Self::RatholeTls | Self::RatholePlain => &rathole::PROGRAMS,
         }
     }
 }
@@ -82,19 +145,8 @@ impl Subject {
     /// A subject whose programs, if it has any, are in the folder `binaries`.
     ///
     /// # Errors
-    /// When one is missing, or certificates cannot be made.
+    /// When certificates cannot be made.
     pub fn new(kind: Kind, binaries: &Path) -> Result<Self> {
-        let programs = match kind {
-            Kind::Direct => [].as_slice(),
-            Kind::Towline => &towline::PROGRAMS,
-            Kind::Reference => &reference::PROGRAMS,
-        };
-        for program in programs {
-            let path = binaries.join(program);
-            if !path.is_file() {
-                bail!("{} is not there: build it first", path.display());
-            }
-        }
         let certs = tempfile::tempdir()?;
         DevCerts::generate(Validity::days(1))?.write(certs.path())?;
         Ok(Self {
@@ -104,62 +156,95 @@ impl Subject {
         })
     }
 
+    /// The program that is missing from the folder, if one is.
+    pub fn missing(&self) -> Option<PathBuf> {
+        let programs = self.kind.programs().iter();
+        let mut paths = programs.map(|program| self.binaries.join(program));
+        paths.find(|path| !path.is_file())
+    }
+
     /// What exactly is measured, in one line.
     ///
     /// # Errors
     /// When a program does not say its version.
     pub async fn describe(&self) -> Result<String> {
-        Ok(match self.kind {
-            Kind::Direct => "load generator to target, no proxy".to_owned(),
-            Kind::Towline => towline::describe(&self.binaries).await?,
-            Kind::Reference => reference::describe(&self.binaries).await?,
-        })
+        let binaries = &self.binaries;
+        match self.kind {
+            Kind::Direct => Ok("load generator to target, no proxy, NOT ENCRYPTED".to_owned()),
+            Kind::Towline => towline::describe(binaries).await,
+            Kind::Reference => reference::describe(binaries).await,
+            Kind::Konnectivity => konnectivity::describe(binaries).await,
+            Kind::FrpQuic => frp::describe(binaries, frp::Transport::Quic).await,
+            Kind::FrpTls => frp::describe(binaries, frp::Transport::Tls).await,
+            Kind::Chisel => chisel::describe(binaries).await,
+            Kind::RatholeTls => rathole::describe(binaries, rathole::Transport::Tls).await,
+            Kind::RatholePlain => rathole::describe(binaries, rathole::Transport::Plain).await,
+        }
     }
 
-    /// Starts the subject's programs and waits until a message to `echo` comes back through them.
+    /// Starts the subject's programs and waits until a message comes back through them.
     ///
     /// # Errors
     /// When that does not happen in time; the text has the end of the programs' logs.
-    pub async fn start(&self, echo: SocketAddr) -> Result<Running> {
-        let logs = tempfile::tempdir()?;
-        let ports = Ports::free()?;
-        let spawn = |name: &'static str, flags: &[(&str, String)]| {
-            Program::start(name, &self.binaries, flags, logs.path())
+    pub async fn start(&self, target: Addresses) -> Result<Running> {
+        let files = tempfile::tempdir()?;
+        let place = Place {
+            certs: self.certs.path(),
+            dir: files.path(),
+            target,
         };
-        let (server, agent) = match self.kind {
-            Kind::Direct => {
-                return Ok(Running {
-                    route: Route::Direct,
-                    programs: Vec::new(),
-                    _logs: logs,
-                });
-            }
-            Kind::Towline => towline::flags(ports, self.certs.path()),
-            Kind::Reference => reference::flags(ports, self.certs.path()),
+        let Some((setup, swarm)) = self.set_up(place)? else {
+            return Ok(Running {
+                route: Route::Direct,
+                at: target,
+                programs: Vec::new(),
+                swarm: None,
+                _files: files,
+            });
         };
-        let [server_name, agent_name] = match self.kind {
-            Kind::Reference => reference::PROGRAMS,
-            _ => towline::PROGRAMS,
+        let launch = |launch: Launch| {
+            let path = self.binaries.join(launch.program);
+            Program::launch(launch.name, &path, launch.arguments, files.path())
         };
+        let Setup { up, route, at, .. } = setup;
         let deadline = Instant::now() + START_LIMIT;
-        let mut programs = vec![spawn(server_name, &server)?];
+        let mut programs = vec![launch(setup.server)?];
         // An agent that finds no server waits before it dials again: start it when there is one.
         eventually(deadline, &mut programs, async || {
-            TcpStream::connect(ports.tcp).await?;
+            TcpStream::connect(up).await?;
             Ok(())
         })
         .await?;
-        programs.push(spawn(agent_name, &agent)?);
-        let route = Route::Proxy(ports.tcp);
+        programs.push(launch(setup.agent)?);
         eventually(deadline, &mut programs, async || {
-            client::exchange(&mut route.open(echo).await?).await
+            client::exchange(&mut route.open(at.echo).await?).await
         })
         .await?;
         Ok(Running {
             route,
+            at,
             programs,
-            _logs: logs,
+            swarm,
+            _files: files,
         })
+    }
+
+    fn set_up(&self, place: Place<'_>) -> Result<Option<(Setup, Option<Swarm>)>> {
+        let setup = match self.kind {
+            Kind::Direct => return Ok(None),
+            Kind::Towline => {
+                let (setup, swarm) = towline::set_up(place)?;
+                return Ok(Some((setup, Some(swarm))));
+            }
+            Kind::Reference => reference::set_up(place),
+            Kind::Konnectivity => konnectivity::set_up(place),
+            Kind::FrpQuic => frp::set_up(place, frp::Transport::Quic),
+            Kind::FrpTls => frp::set_up(place, frp::Transport::Tls),
+            Kind::Chisel => chisel::set_up(place),
+            Kind::RatholeTls => rathole::set_up(place, rathole::Transport::Tls),
+            Kind::RatholePlain => rathole::set_up(place, rathole::Transport::Plain),
+        };
+        Ok(Some((setup?, None)))
     }
 }
 
@@ -175,18 +260,6 @@ impl Running {
             program.stop().await?;
         }
         Ok(())
-    }
-}
-
-// === impl Ports ===
-
-impl Ports {
-    /// Ports that are free now; the reference cannot be asked which one it took.
-    fn free() -> Result<Self> {
-        Ok(Self {
-            tcp: TcpListener::bind("127.0.0.1:0")?.local_addr()?,
-            quic: UdpSocket::bind("127.0.0.1:0")?.local_addr()?,
-        })
     }
 }
 
@@ -209,12 +282,4 @@ async fn eventually(
         }
         sleep(START_PAUSE).await;
     }
-}
-
-fn flag(name: &'static str, value: impl ToString) -> (&'static str, String) {
-    (name, value.to_string())
-}
-
-fn file(name: &'static str, dir: &Path, file: &str) -> (&'static str, String) {
-    (name, dir.join(file).display().to_string())
 }

@@ -1,5 +1,7 @@
 //! The comparison as Markdown: pure, from figures to text.
 
+use serde::{Deserialize, Serialize};
+
 use crate::rows::{Better, Figures, Row};
 use crate::stats::{Spread, figure, ratio};
 use crate::subject::Kind;
@@ -8,7 +10,7 @@ use crate::subject::Kind;
 const NOTHING: &str = "–";
 
 /// A subject's column.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// Which subject.
     pub kind: Kind,
@@ -17,7 +19,7 @@ pub struct Column {
 }
 
 /// What came of one row on one subject in one round.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Which row.
     pub row: Row,
@@ -25,8 +27,30 @@ pub struct Outcome {
     pub kind: Kind,
     /// Which round, from 1.
     pub round: u32,
-    /// The figures, or why there are none, in one line.
-    pub figures: Result<Figures, String>,
+    /// The figures, or why there are none.
+    pub figures: Result<Figures, Failure>,
+}
+
+/// Why there are no figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Nothing was refused and nothing broke: what was waited for just never came.
+    pub stood_still: bool,
+    /// The reason, in one line.
+    pub why: String,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// What to write in a cell; the reason stands below the table.
+    pub fn word(&self) -> &'static str {
+        if self.stood_still {
+            "stood still"
+        } else {
+            "failed"
+        }
+    }
 }
 
 /// The whole table with its notes. A figure is the median and, of several, `[min–max]`.
@@ -88,26 +112,32 @@ fn cell(row: Row, index: usize, column: &Column, outcomes: &[Outcome]) -> String
     let of_cell = |outcome: &&Outcome| outcome.row == row && outcome.kind == column.kind;
     let rounds = outcomes.iter().filter(of_cell).count();
     let failed = outcomes.iter().filter(of_cell);
-    let failed = failed.filter(|outcome| outcome.figures.is_err()).count();
+    let failed: Vec<&Failure> = failed
+        .filter_map(|outcome| outcome.figures.as_ref().err())
+        .collect();
     let values = values(row, index, column.kind, outcomes);
-    let text = match Spread::of(&values) {
-        None if failed > 0 => return "failed, see below".to_owned(),
-        None => return NOTHING.to_owned(),
-        Some(one) if values.len() == 1 => figure(one.median),
-        Some(all) => format!(
+    let text = match (Spread::of(&values), failed.first()) {
+        (None, Some(failure)) => return format!("{}, see below", failure.word()),
+        (None, None) => return NOTHING.to_owned(),
+        (Some(one), _) if values.len() == 1 => figure(one.median),
+        (Some(all), _) => format!(
             "{} [{}–{}]",
             figure(all.median),
             figure(all.min),
             figure(all.max)
         ),
     };
-    match failed {
-        0 => text,
-        some => format!("{text}, {some} of {rounds} failed, see below"),
+    match failed.as_slice() {
+        [] => text,
+        [first, ..] => {
+            let (some, word) = (failed.len(), first.word());
+            format!("{text}, {some} of {rounds} {word}, see below")
+        }
     }
 }
 
-fn values(row: Row, index: usize, kind: Kind, outcomes: &[Outcome]) -> Vec<f64> {
+/// What was measured in all rounds that did not fail.
+pub fn values(row: Row, index: usize, kind: Kind, outcomes: &[Outcome]) -> Vec<f64> {
     let of_cell = |outcome: &&Outcome| outcome.row == row && outcome.kind == kind;
     let figures = outcomes.iter().filter(of_cell);
     let figures = figures.filter_map(|outcome| outcome.figures.as_ref().ok());
@@ -118,12 +148,10 @@ fn values(row: Row, index: usize, kind: Kind, outcomes: &[Outcome]) -> Vec<f64> 
 
 fn failures(outcomes: &[Outcome]) -> Vec<String> {
     let failed = outcomes.iter().filter_map(|outcome| {
-        let why = outcome.figures.as_ref().err()?;
+        let failure = outcome.figures.as_ref().err()?;
         let (title, kind) = (outcome.row.title(), outcome.kind.name());
-        Some(format!(
-            "- failed: {kind}, {title}, round {}: {why}",
-            outcome.round
-        ))
+        let (word, round, why) = (failure.word(), outcome.round, &failure.why);
+        Some(format!("- {word}: {kind}, {title}, round {round}: {why}"))
     });
     failed.collect()
 }
@@ -141,7 +169,10 @@ mod tests {
             row: Row::Connect8,
             kind,
             round,
-            figures: figures.map_err(str::to_owned),
+            figures: figures.map_err(|why| Failure {
+                stood_still: why == "stands still",
+                why: why.to_owned(),
+            }),
         }
     }
 
@@ -192,11 +223,12 @@ mod tests {
         ];
         let text = lines(&columns, &outcomes);
         assert!(
-            text[2].ends_with("| 1.00, 1 of 2 failed, see below | failed, see below | – |"),
+            text[2].ends_with("| 1.00, 1 of 2 failed, see below | stood still, see below | – |"),
             "{}",
             text[2]
         );
-        let note = "- failed: reference, connect-request-close, 8 workers, round 1: stands still";
+        let note =
+            "- stood still: reference, connect-request-close, 8 workers, round 1: stands still";
         assert_eq!(text[9], note);
         assert_eq!(text.len(), 12);
 

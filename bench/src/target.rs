@@ -1,6 +1,6 @@
 //! The target: a process of its own with a listener for each thing that a row needs.
 //!
-//! `source` sends until its peer is gone, `sink` swallows and counts, `echo` sends back, `once`
+//! `source` sends from the first byte that it gets until its peer is gone, `sink` swallows and counts, `echo` sends back, `once`
 //! sends one message back and closes first, `sunk` tells how much all sinks have swallowed. What
 //! is uploaded is counted here, where it arrives: what a client could write may still be queued.
 
@@ -28,10 +28,10 @@ pub const MESSAGE: usize = 64;
 /// How long the target may take to start or to answer.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The target's process, as the generator holds it; it ends when this is dropped.
-#[derive(Debug)]
-pub struct Target {
-    /// Sends until its peer is gone.
+/// Where clients find the target's services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// Sends from the first byte that it gets until its peer is gone.
     pub source: SocketAddr,
     /// Swallows.
     pub sink: SocketAddr,
@@ -39,6 +39,13 @@ pub struct Target {
     pub echo: SocketAddr,
     /// Sends back one message and closes.
     pub once: SocketAddr,
+}
+
+/// The target's process, as the generator holds it; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Target {
+    /// Where it listens.
+    pub at: Addresses,
     sunk: SocketAddr,
     _process: Child,
 }
@@ -51,6 +58,32 @@ enum Service {
     Echo,
     Once,
     Sunk,
+}
+
+// === impl Addresses ===
+
+impl From<[SocketAddr; 4]> for Addresses {
+    /// In the order of [`Addresses::named`].
+    fn from([source, sink, echo, once]: [SocketAddr; 4]) -> Self {
+        Self {
+            source,
+            sink,
+            echo,
+            once,
+        }
+    }
+}
+
+impl Addresses {
+    /// Each with the name of its service.
+    pub fn named(&self) -> [(&'static str, SocketAddr); 4] {
+        [
+            ("source", self.source),
+            ("sink", self.sink),
+            ("echo", self.echo),
+            ("once", self.once),
+        ]
+    }
 }
 
 // === impl Target ===
@@ -74,11 +107,9 @@ impl Target {
             let line = timeout(LIMIT, lines.next_line()).await??;
             Ok(line.context("the target ended")?.parse()?)
         };
+        let services = [next().await?, next().await?, next().await?, next().await?];
         Ok(Self {
-            source: next().await?,
-            sink: next().await?,
-            echo: next().await?,
-            once: next().await?,
+            at: Addresses::from(services),
             sunk: next().await?,
             _process: process,
         })
@@ -155,7 +186,9 @@ where
     }
 }
 
+/// Asked first, as servers are: konnectivity may send what comes unasked before its own answer.
 async fn source(mut stream: TcpStream) -> io::Result<()> {
+    stream.read_u8().await?;
     let bytes: Vec<u8> = iter::successors(Some(0_u8), |byte| Some(byte.wrapping_mul(5) ^ 0x1d))
         .take(CHUNK)
         .collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Figures, Metric, by_program, count};
 use crate::cell::{Cell, cpu_seconds, keep_working};
-use crate::client::CHUNK;
+use crate::client::{CHUNK, StoodStill};
 
 pub(super) const METRICS: [Metric; 4] = [
     Metric::higher("rate", "Gbit/s"),
@@ -46,11 +46,11 @@ pub(super) async fn measure(cell: &Cell<'_>, way: Direction, streams: u32) -> Re
     for _ in 0..streams {
         match way {
             Direction::Down => {
-                let stream = cell.route.open(cell.target.source).await?;
+                let stream = cell.download().await?;
                 workers.spawn(receive(stream, Arc::clone(&received)));
             }
             Direction::Up => {
-                let stream = cell.route.open(cell.target.sink).await?;
+                let stream = cell.route.open(cell.at.sink).await?;
                 workers.spawn(send(stream));
             }
         }
@@ -62,7 +62,9 @@ pub(super) async fn measure(cell: &Cell<'_>, way: Direction, streams: u32) -> Re
 
     let seconds = after.at.duration_since(before.at).as_secs_f64();
     let bytes = count(after.bytes.saturating_sub(before.bytes));
-    ensure!(bytes > 0.0, "no byte arrived in {seconds:.1} s");
+    if bytes <= 0.0 {
+        bail!(StoodStill(format!("no byte arrived in {seconds:.1} s")));
+    }
     let costs = cpu_seconds(&before.ticks, &after.ticks)?.into_iter();
     let costs: Vec<f64> = costs.map(|seconds| seconds / (bytes / GB)).collect();
     let [both, server, agent] = by_program(&costs);
@@ -82,7 +84,8 @@ async fn sample(cell: &Cell<'_>, way: Direction, received: &AtomicU64) -> Result
     })
 }
 
-async fn receive(mut stream: TcpStream, received: Arc<AtomicU64>) -> Result<()> {
+/// Reads and counts until the stream ends.
+pub(super) async fn receive(mut stream: TcpStream, received: Arc<AtomicU64>) -> Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         match stream.read(&mut buffer).await.context("receive")? {

@@ -28,7 +28,7 @@ pub(super) async fn measure(cell: &Cell<'_>, workers: u32) -> Result<Figures> {
     let (window, finished) = (cell.window(), Finished::default());
     let mut set = JoinSet::new();
     for _ in 0..workers {
-        set.spawn(work(cell.route, cell.target.once, window, finished.clone()));
+        set.spawn(work(cell.route, cell.at.once, window, finished.clone()));
     }
     let (latencies, cpu) = tokio::try_join!(latencies(&mut set, &finished), cell.cpu_in(window))?;
     let mut figures = round_trip::figures(&latencies, cell.plan.window)?;

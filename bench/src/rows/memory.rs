@@ -1,16 +1,19 @@
-//! Memory: what tunnels cost that lie idle after one exchange, and what stays when they are gone.
+//! Memory: what tunnels cost, idle ones and busy ones, and what stays when they are gone.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Figures, Metric, by_program, count};
-use crate::cell::Cell;
+use super::{Figures, Metric, bulk, by_program, count};
+use crate::cell::{Cell, keep_working};
 use crate::client;
 use crate::proc_fs::Memory;
 
-pub(super) const METRICS: [Metric; 7] = [
+pub(super) const METRICS: [Metric; 8] = [
     Metric::lower("per tunnel, server + agent (RSS)", "KiB"),
     Metric::lower("per tunnel, server (RSS)", "KiB"),
     Metric::lower("per tunnel, agent (RSS)", "KiB"),
@@ -18,26 +21,35 @@ pub(super) const METRICS: [Metric; 7] = [
     Metric::lower("both before (RSS)", "MiB"),
     Metric::lower("both with them (RSS)", "MiB"),
     Metric::lower("both after closing (RSS)", "MiB"),
+    Metric::lower("kept after closing, per tunnel (RSS)", "KiB"),
 ];
+
+/// What the tunnels do while the memory is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tunnels {
+    /// Nothing, after one exchange.
+    Idle,
+    /// Each carries a download.
+    Busy,
+}
 
 /// Tunnels that are opened at the same time: few, because each handshake has buffers of its own.
 const OPENERS: u32 = 16;
 
-pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
-    let tunnels = cell.plan.idle_tunnels;
+pub(super) async fn measure(cell: &Cell<'_>, kind: Tunnels) -> Result<Figures> {
     sleep(cell.plan.settle).await;
     let before = cell.memory()?;
-    let open = open(cell, tunnels).await?;
-    sleep(cell.plan.settle).await;
-    let with = cell.memory()?;
-    drop(open);
+    let (tunnels, with) = match kind {
+        Tunnels::Idle => idle(cell, cell.plan.idle_tunnels).await?,
+        Tunnels::Busy => busy(cell, cell.plan.busy_tunnels).await?,
+    };
     sleep(cell.plan.settle).await;
     let after = cell.memory()?;
 
-    let per_tunnel = |of: fn(&Memory) -> u64| {
-        let growth = before.iter().zip(&with);
+    let growth = |of: fn(&Memory) -> u64, until: &[Memory]| {
+        let growth = before.iter().zip(until);
         let growth: Vec<f64> = growth
-            .map(|(before, with)| (count(of(with)) - count(of(before))) / f64::from(tunnels))
+            .map(|(before, until)| (count(of(until)) - count(of(before))) / f64::from(tunnels))
             .collect();
         by_program(&growth)
     };
@@ -45,8 +57,9 @@ pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
         let all: Vec<f64> = all.iter().map(|one| count(one.rss) / 1024.0).collect();
         by_program(&all)[0]
     };
-    let [both, server, agent] = per_tunnel(|memory| memory.rss);
-    let [both_pss, ..] = per_tunnel(|memory| memory.pss);
+    let [both, server, agent] = growth(|memory| memory.rss, &with);
+    let [both_pss, ..] = growth(|memory| memory.pss, &with);
+    let [kept, ..] = growth(|memory| memory.rss, &after);
     Ok(vec![
         both,
         server,
@@ -55,11 +68,33 @@ pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
         mib(&before),
         mib(&with),
         mib(&after),
+        kept,
     ])
 }
 
+/// The memory with so many idle tunnels; they are closed when this is done.
+async fn idle(cell: &Cell<'_>, tunnels: u32) -> Result<(u32, Vec<Memory>)> {
+    let open = open(cell, tunnels).await?;
+    sleep(cell.plan.settle).await;
+    let with = cell.memory()?;
+    drop(open);
+    Ok((tunnels, with))
+}
+
+/// The memory with so many downloads.
+async fn busy(cell: &Cell<'_>, tunnels: u32) -> Result<(u32, Vec<Memory>)> {
+    let received = Arc::new(AtomicU64::new(0));
+    let mut downloads = JoinSet::new();
+    for _ in 0..tunnels {
+        let stream = cell.download().await?;
+        downloads.spawn(bulk::receive(stream, Arc::clone(&received)));
+    }
+    keep_working(&mut downloads, cell.plan.warm_up + cell.plan.window).await?;
+    Ok((tunnels, cell.memory()?))
+}
+
 async fn open(cell: &Cell<'_>, tunnels: u32) -> Result<Vec<TcpStream>> {
-    let (route, target) = (cell.route, cell.target.echo);
+    let (route, target) = (cell.route, cell.at.echo);
     let mut openers = JoinSet::new();
     for opener in 0..OPENERS {
         let share = (opener..tunnels).step_by(usize::try_from(OPENERS)?).count();

@@ -31,13 +31,24 @@ impl Program {
         flags: &[(&str, String)],
         logs: &Path,
     ) -> Result<Self> {
+        let flags = flags.iter().flat_map(|(flag, value)| [*flag, value]);
+        Self::launch(name, &binaries.join(name), flags.map(str::to_owned), logs)
+    }
+
+    /// Starts the file `path` with stdout and stderr to a file `name` in `logs`.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn launch(
+        name: &'static str,
+        path: &Path,
+        arguments: impl IntoIterator<Item = String>,
+        logs: &Path,
+    ) -> Result<Self> {
         let log = logs.join(name);
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let mut command = Command::new(binaries.join(name));
-        for (flag, value) in flags {
-            command.arg(flag).arg(value);
-        }
-        let process = command
+        let process = Command::new(path)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -83,8 +94,19 @@ impl Program {
 
 /// The first line that a program prints for these arguments.
 pub(super) async fn first_line(program: &Path, arguments: &[&str]) -> Result<String> {
+    let text = printed(program, arguments).await?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// What stands behind `start` in what a program prints for this flag; `unknown` without it.
+pub(super) async fn line_with(program: &Path, flag: &str, start: &str) -> Result<String> {
+    let text = printed(program, &[flag]).await?;
+    let found = text.lines().find_map(|line| line.strip_prefix(start));
+    Ok(found.map_or("unknown", str::trim).to_owned())
+}
+
+async fn printed(program: &Path, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program).args(arguments).output().await;
     let output = output.with_context(|| format!("run {}", program.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

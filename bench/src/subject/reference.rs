@@ -2,67 +2,46 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use tokio::fs;
+use anyhow::Result;
 
-use super::towline::Flags;
-use super::{Ports, file, flag};
+use super::go;
+use super::setup::{Launch, Place, Setup, arguments, file, free_tcp, free_udp};
+use crate::client::Route;
 
 pub(super) const PROGRAMS: [&str; 2] = ["quic-server", "quic-client"];
 
-/// How Go's build information, which every binary carries, starts the lines that matter here.
-const MODULE: &str = "mod\tgithub.com/gardener/quic-reverse-http-tunnel\t";
-const QUIC_MODULE: &str = "dep\tgithub.com/quic-go/quic-go\t";
+const MODULE: &str = "github.com/gardener/quic-reverse-http-tunnel";
+const QUIC_MODULE: &str = "github.com/quic-go/quic-go";
 
 pub(super) async fn describe(binaries: &Path) -> Result<String> {
     let path = binaries.join(PROGRAMS[0]);
-    let binary = fs::read(&path).await;
-    let binary = binary.with_context(|| format!("read {}", path.display()))?;
-    let version = |module| version(&binary, module).unwrap_or_else(|| "unknown".to_owned());
     Ok(format!(
         "gardener/quic-reverse-http-tunnel {}, quic-go {}, default flags: mutual TLS, no access log",
-        version(MODULE),
-        version(QUIC_MODULE),
+        go::version(&path, MODULE).await?,
+        go::version(&path, QUIC_MODULE).await?,
     ))
 }
 
-/// The flags of server and agent.
-pub(super) fn flags(ports: Ports, certs: &Path) -> (Flags, Flags) {
-    let server = vec![
-        flag("--listen-tcp", ports.tcp),
-        flag("--listen-quic", ports.quic),
-        file("--cert-file", certs, "server.pem"),
-        file("--cert-key", certs, "server-key.pem"),
-        file("--client-ca-file", certs, "ca.pem"),
-    ];
-    let agent = vec![
-        flag("--server", ports.quic),
-        file("--ca-file", certs, "ca.pem"),
-        file("--cert-file", certs, "agent.pem"),
-        file("--cert-key", certs, "agent-key.pem"),
-    ];
-    (server, agent)
-}
-
-/// What stands behind `module`, up to the next tab or line end.
-fn version(binary: &[u8], module: &str) -> Option<String> {
-    let start = binary
-        .windows(module.len())
-        .position(|window| window == module.as_bytes())?;
-    let rest = &binary[start + module.len()..];
-    let end = rest.iter().position(u8::is_ascii_whitespace)?;
-    Some(String::from_utf8_lossy(&rest[..end]).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_is_found_in_the_build_information() {
-        let binary = b"\0\xffdep\tgithub.com/quic-go/quic-go\tv0.43.1\th1:x=\nmod\t";
-        assert_eq!(version(binary, QUIC_MODULE).as_deref(), Some("v0.43.1"));
-        assert_eq!(version(binary, MODULE), None);
-        assert_eq!(version(b"cut v0.4", "cut "), None);
-    }
+pub(super) fn set_up(place: Place<'_>) -> Result<Setup> {
+    let ([tcp], quic, certs) = (free_tcp()?, free_udp()?, place.certs);
+    let server = arguments([
+        ("--listen-tcp", tcp.to_string()),
+        ("--listen-quic", quic.to_string()),
+        ("--cert-file", file(certs, "server.pem")),
+        ("--cert-key", file(certs, "server-key.pem")),
+        ("--client-ca-file", file(certs, "ca.pem")),
+    ]);
+    let agent = arguments([
+        ("--server", quic.to_string()),
+        ("--ca-file", file(certs, "ca.pem")),
+        ("--cert-file", file(certs, "agent.pem")),
+        ("--cert-key", file(certs, "agent-key.pem")),
+    ]);
+    Ok(Setup {
+        server: Launch::new(PROGRAMS[0], server),
+        agent: Launch::new(PROGRAMS[1], agent),
+        up: tcp,
+        route: Route::Proxy(tcp),
+        at: place.target,
+    })
 }

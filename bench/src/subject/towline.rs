@@ -4,11 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Ports, file, flag, program};
+use super::Swarm;
+use super::program;
+use super::setup::{Launch, Place, Setup, arguments, file, free_tcp, free_udp};
+use crate::client::Route;
 
 pub(super) const PROGRAMS: [&str; 2] = ["proxy-server", "proxy-agent"];
-
-pub(super) type Flags = Vec<(&'static str, String)>;
 
 pub(super) async fn describe(binaries: &Path) -> Result<String> {
     let version = program::first_line(&binaries.join(PROGRAMS[0]), &["--version"]).await?;
@@ -18,22 +19,34 @@ pub(super) async fn describe(binaries: &Path) -> Result<String> {
     ))
 }
 
-/// The flags of server and agent.
-pub(super) fn flags(ports: Ports, certs: &Path) -> (Flags, Flags) {
-    let server = vec![
-        flag("--listen-tcp", ports.tcp),
-        flag("--listen-quic", ports.quic),
-        flag("--admin-listen", "127.0.0.1:0"),
-        file("--cert-file", certs, "server.pem"),
-        file("--cert-key", certs, "server-key.pem"),
-        file("--client-ca-file", certs, "ca.pem"),
-    ];
-    let agent = vec![
-        flag("--server", ports.quic),
-        flag("--admin-listen", "127.0.0.1:0"),
-        file("--ca-file", certs, "ca.pem"),
-        file("--cert-file", certs, "agent.pem"),
-        file("--cert-key", certs, "agent-key.pem"),
-    ];
-    (server, agent)
+/// The programs, and where further agents find the server.
+pub(super) fn set_up(place: Place<'_>) -> Result<(Setup, Swarm)> {
+    let ([tcp], quic, certs) = (free_tcp()?, free_udp()?, place.certs);
+    let server = arguments([
+        ("--listen-tcp", tcp.to_string()),
+        ("--listen-quic", quic.to_string()),
+        ("--admin-listen", "127.0.0.1:0".to_owned()),
+        ("--cert-file", file(certs, "server.pem")),
+        ("--cert-key", file(certs, "server-key.pem")),
+        ("--client-ca-file", file(certs, "ca.pem")),
+    ]);
+    let agent = arguments([
+        ("--server", quic.to_string()),
+        ("--admin-listen", "127.0.0.1:0".to_owned()),
+        ("--ca-file", file(certs, "ca.pem")),
+        ("--cert-file", file(certs, "agent.pem")),
+        ("--cert-key", file(certs, "agent-key.pem")),
+    ]);
+    let setup = Setup {
+        server: Launch::new(PROGRAMS[0], server),
+        agent: Launch::new(PROGRAMS[1], agent),
+        up: tcp,
+        route: Route::Proxy(tcp),
+        at: place.target,
+    };
+    let swarm = Swarm {
+        server: quic,
+        certs: certs.to_owned(),
+    };
+    Ok((setup, swarm))
 }

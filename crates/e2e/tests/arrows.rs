@@ -25,7 +25,16 @@ const CRATES: &[(&str, &[&str])] = &[
         &["towline-service", "towline-tls", "towline-tunnel"],
     ),
     ("crates/tunnel", &["towline-tls"]),
-    ("bench", &["towline-service", "towline-tls"]),
+    (
+        "bench",
+        &[
+            "proxy-server",
+            "towline-agent",
+            "towline-service",
+            "towline-tls",
+            "towline-tunnel",
+        ],
+    ),
     ("crates/service", &[]),
     ("crates/tls", &[]),
 ];
