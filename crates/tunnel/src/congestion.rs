@@ -203,7 +203,7 @@ impl DelayBounded {
 
     fn end_round(&mut self, now: Instant) {
         let mut ended = self.round.restart(now);
-        self.path.on_round(now, &ended, self.datagram);
+        self.path.on_round(now, &mut ended, self.datagram);
         ended.excess = self.path.loses_more_than_tolerated(self.allowance());
         match &mut self.phase {
             Phase::StartUp(_) if ended.marked => self.leave_start_up(now),
@@ -233,10 +233,11 @@ impl DelayBounded {
         };
         let target = self.path.target();
         let queue = ended.queue(self.path.least_rtt());
-        let congested = ended.marked || ended.excess || (ended.lost > 0 && queue > target / 2);
+        let congested = ended.marked || ended.excess || (ended.unusual && queue > target / 2);
         if !ended.is_limited() && queue > target {
             let rival = Cubic::new(now, self.window, self.datagram);
-            self.cut(now, ended, Drain::of_queue(self.datagram, rival));
+            let drain = growth.cut(self.datagram, rival);
+            self.cut(now, ended, drain);
         } else if congested || growth.is_alone(queue, target) {
             self.cut(now, ended, Drain::new(self.datagram));
         } else if ended.fills {

@@ -21,6 +21,9 @@ const LOSS_MEMORY: u64 = 8;
 /// A medium that loses 3 % loses more in many a second.
 const TOLERATED_LOSS: u64 = 20;
 
+/// How many times the medium's loss must be exceeded beside a queue to tell of its overflow.
+const UNUSUAL_LOSS: f64 = 6.0;
+
 /// Long paths do not need longer queues than this.
 const MOST_QUEUE: Duration = Duration::from_millis(50);
 
@@ -66,7 +69,7 @@ impl Path {
     }
 
     /// A round trip ended.
-    pub(super) fn on_round(&mut self, now: Instant, ended: &Round, datagram: u64) {
+    pub(super) fn on_round(&mut self, now: Instant, ended: &mut Round, datagram: u64) {
         let nanos = u64::try_from(ended.took.as_nanos())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -85,18 +88,17 @@ impl Path {
     }
 
     /// Tells what a full queue dropped from what the medium loses anyway.
-    fn on_round_loss(&mut self, now: Instant, ended: &Round, datagram: u64) {
+    fn on_round_loss(&mut self, now: Instant, ended: &mut Round, datagram: u64) {
         let queue = ended.queue(self.least_rtt());
         let (acked, lost) = self.medium;
+        let usual = ended.acked() as f64 * lost as f64 / acked.max(1) as f64;
+        ended.unusual = ended.lost as f64 > UNUSUAL_LOSS * usual;
         if queue < self.target() / 4 {
             self.medium = (
                 acked - acked / LOSS_MEMORY + ended.acked(),
                 lost - lost / LOSS_MEMORY + ended.lost,
             );
-            return;
-        }
-        let usual = ended.acked() / 1024 * (lost * 1024 / acked.max(1));
-        if ended.lost > 3 * usual + 3 * datagram {
+        } else if ended.unusual && ended.lost > 3 * datagram {
             self.shallow = Some((queue, now));
         } else if self
             .shallow

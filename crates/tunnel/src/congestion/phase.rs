@@ -61,6 +61,8 @@ pub(super) struct Growth {
     step: u64,
     /// The queue of the round trip before.
     queue: Duration,
+    /// Cuts so far that did not drain the queue, and what would compete because of them.
+    futile: Option<(u32, Cubic)>,
 }
 
 /// A cut whose effect is awaited.
@@ -140,6 +142,16 @@ impl Growth {
         Self {
             step,
             queue: Duration::ZERO,
+            futile: None,
+        }
+    }
+
+    /// The cut that a queue above its target asks for; `rival` stands for the window of now.
+    pub(super) fn cut(&self, step: u64, rival: Cubic) -> Drain {
+        let (futile, rival) = self.futile.clone().unwrap_or((0, rival));
+        Drain {
+            futile,
+            ..Drain::of_queue(step, rival)
         }
     }
 
@@ -238,7 +250,13 @@ impl Drain {
         if self.rounds < DRAIN_ROUNDS {
             return Outcome::Open;
         }
-        if self.futile < FUTILE_CUTS {
+        if self.futile < FUTILE_CUTS && ended.least().saturating_sub(least) < path.target() {
+            // Others may be about to cut, too.
+            Outcome::Drained(Growth {
+                futile: Some((self.futile + 1, rival)),
+                ..Growth::new(self.step)
+            })
+        } else if self.futile < FUTILE_CUTS {
             Outcome::CutAgain(Self {
                 futile: self.futile + 1,
                 ..Self::of_queue(self.step, rival)

@@ -31,6 +31,8 @@ pub(super) struct Round {
     pub(super) marked: bool,
     /// Whether, with it, more was lost lately than a medium loses.
     pub(super) excess: bool,
+    /// Whether more was lost in it than the medium usually loses.
+    pub(super) unusual: bool,
     /// Whether the window was filled.
     pub(super) fills: bool,
     /// How long it took, once it ended.

@@ -1,0 +1,89 @@
+//! What holds whatever a peer acknowledges and a network loses.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use towline_tunnel::congestion::{Ack, DelayBounded, INITIAL_DATAGRAMS};
+
+/// Something that a connection tells its controller, after so many microseconds.
+#[derive(Debug, Clone)]
+enum Told {
+    Acks {
+        packets: u8,
+        rtt: u32,
+        limited: bool,
+    },
+    Loss {
+        bytes: u32,
+        age: u32,
+    },
+    Mark {
+        age: u32,
+    },
+    Persistent,
+    Datagram(u16),
+}
+
+fn told() -> impl Strategy<Value = (u32, Told)> {
+    let told = prop_oneof![
+        8 => (1..40u8, 0..2_000_000u32, any::<bool>())
+            .prop_map(|(packets, rtt, limited)| Told::Acks { packets, rtt, limited }),
+        2 => (0..100_000u32, 0..1_000_000u32).prop_map(|(bytes, age)| Told::Loss { bytes, age }),
+        1 => (0..1_000_000u32).prop_map(|age| Told::Mark { age }),
+        1 => Just(Told::Persistent),
+        1 => (0..u16::MAX).prop_map(Told::Datagram),
+    ];
+    (prop_oneof![4 => 0..100_000u32, 1 => 0..60_000_000u32], told)
+}
+
+proptest! {
+    #[test]
+    fn windows_are_never_less_than_two_datagrams_nor_beyond_what_was_sent(
+        events in proptest::collection::vec(told(), 0..300),
+    ) {
+        let mut now = Instant::now() + Duration::from_secs(10);
+        let mut datagram = 1200;
+        let mut acked = u64::from(datagram) * INITIAL_DATAGRAMS;
+        let mut largest = u64::from(datagram);
+        let mut control = DelayBounded::new(datagram);
+        for (after, event) in events {
+            now += Duration::from_micros(after.into());
+            let ago = |micros: u32| now - Duration::from_micros(micros.into());
+            match event {
+                Told::Acks { packets, rtt, limited } => {
+                    for _ in 0..packets {
+                        let bytes = u64::from(datagram);
+                        acked += bytes;
+                        control.on_ack(now, Ack { sent: ago(rtt), bytes }, limited);
+                    }
+                    control.on_acks_end(now, control.window());
+                }
+                Told::Loss { bytes, age } => control.on_loss(now, ago(age), bytes.into()),
+                Told::Mark { age } => control.on_mark(ago(age)),
+                Told::Persistent => {
+                    control.on_persistent_congestion(now);
+                    prop_assert_eq!(control.window(), 2 * u64::from(datagram.max(1)));
+                }
+                Told::Datagram(size) => {
+                    datagram = size;
+                    largest = largest.max(size.into());
+                    control.on_datagram_size(size);
+                }
+            }
+            prop_assert!(control.window() >= 2 * u64::from(datagram.max(1)));
+            prop_assert!(control.window() <= 2 * (acked + INITIAL_DATAGRAMS * largest));
+        }
+    }
+}
+
+#[test]
+fn a_larger_datagram_raises_the_least_window() {
+    let mut control = DelayBounded::new(1200);
+    let now = Instant::now();
+    control.on_persistent_congestion(now);
+    assert_eq!(control.window(), 2 * 1200);
+    control.on_datagram_size(9000);
+    assert_eq!(control.window(), 2 * 9000);
+    control.on_datagram_size(1200);
+    assert_eq!(control.window(), 2 * 9000);
+}

@@ -1,0 +1,300 @@
+//! Congestion controllers to share a path with: ours, a kernel's CUBIC and a simple BBR.
+
+use std::time::{Duration, Instant};
+
+use towline_tunnel::congestion::{Ack, DelayBounded};
+
+use crate::simulation::{Control, DATAGRAM};
+
+/// Ours, paced as quinn paces.
+pub(crate) struct Ours(pub(crate) DelayBounded);
+
+/// CUBIC as in RFC 9438, with `HyStart`, not paced: what a kernel sends with.
+pub(crate) struct TcpCubic {
+    window: f64,
+    threshold: f64,
+    least: Duration,
+    plateau: f64,
+    start: f64,
+    reno: f64,
+    epoch: Option<Instant>,
+    recovery: Option<Instant>,
+    limited: bool,
+    round: Option<Instant>,
+    round_least: Duration,
+    samples: u32,
+}
+
+/// The core of BBR version 1: the largest rate and the least round trip, and little else.
+pub(crate) struct Bbr {
+    delivered: u64,
+    rates: Vec<f64>,
+    least: Duration,
+    least_at: Option<Instant>,
+    round: Option<(Instant, u64)>,
+    rounds: usize,
+    full: (f64, u32),
+    phase: BbrPhase,
+    in_flight: u64,
+}
+
+#[derive(PartialEq)]
+enum BbrPhase {
+    StartUp,
+    Drain,
+    Probe,
+    ProbeRtt(Instant),
+}
+
+pub(crate) fn ours() -> Box<Ours> {
+    Box::new(Ours(DelayBounded::new(DATAGRAM as u16)))
+}
+
+pub(crate) fn cubic() -> Box<TcpCubic> {
+    Box::new(TcpCubic {
+        window: 10.0,
+        threshold: f64::MAX,
+        least: Duration::MAX,
+        plateau: 0.0,
+        start: 0.0,
+        reno: 0.0,
+        epoch: None,
+        recovery: None,
+        limited: false,
+        round: None,
+        round_least: Duration::MAX,
+        samples: 0,
+    })
+}
+
+pub(crate) fn bbr() -> Box<Bbr> {
+    Box::new(Bbr {
+        delivered: 0,
+        rates: Vec::new(),
+        least: Duration::MAX,
+        least_at: None,
+        round: None,
+        rounds: 0,
+        full: (0.0, 0),
+        phase: BbrPhase::StartUp,
+        in_flight: 0,
+    })
+}
+
+impl Control for Ours {
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool) {
+        self.0.on_ack(now, Ack { sent, bytes }, limited);
+    }
+
+    fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
+        self.0.on_acks_end(now, in_flight);
+    }
+
+    fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64, persistent: bool) {
+        if persistent {
+            self.0.on_persistent_congestion(now);
+        } else {
+            self.0.on_loss(now, sent, bytes);
+        }
+    }
+
+    fn on_mark(&mut self, _now: Instant, sent: Instant) {
+        self.0.on_mark(sent);
+    }
+
+    fn window(&self) -> u64 {
+        self.0.window()
+    }
+
+    fn pace(&self, smoothed_rtt: Duration) -> f64 {
+        1.25 * self.window() as f64 / smoothed_rtt.as_secs_f64()
+    }
+}
+
+impl TcpCubic {
+    const BETA: f64 = 0.7;
+    const C: f64 = 0.4;
+
+    fn reduce(&mut self, now: Instant, sent: Instant) {
+        if self.recovery.is_some_and(|recovery| sent <= recovery) {
+            return;
+        }
+        self.recovery = Some(now);
+        self.plateau = if self.window < self.plateau {
+            self.window * (1.0 + Self::BETA) / 2.0
+        } else {
+            self.window
+        };
+        self.window = (self.window * Self::BETA).max(2.0);
+        self.threshold = self.window;
+        self.epoch = None;
+    }
+
+    fn avoid(&mut self, now: Instant, acked: f64) {
+        let epoch = *self.epoch.get_or_insert(now);
+        if epoch == now {
+            self.start = self.window;
+            self.reno = self.window;
+            self.plateau = self.plateau.max(self.window);
+        }
+        let k = ((self.plateau - self.start) / Self::C).cbrt();
+        let t = (now - epoch + self.least).as_secs_f64();
+        let target = Self::C * (t - k).powi(3) + self.plateau;
+        let target = target.clamp(self.window, 1.5 * self.window);
+        let alpha = if self.reno < self.plateau {
+            3.0 * (1.0 - Self::BETA) / (1.0 + Self::BETA)
+        } else {
+            1.0
+        };
+        self.reno += alpha * acked / self.window;
+        self.window = (self.window + (target - self.window) / self.window * acked).max(self.reno);
+    }
+
+    fn hystart(&mut self, now: Instant, sent: Instant, rtt: Duration) {
+        if self.round.is_none_or(|round| sent >= round) {
+            self.round = Some(now);
+            self.round_least = Duration::MAX;
+            self.samples = 0;
+        }
+        self.round_least = self.round_least.min(rtt);
+        self.samples += 1;
+        let shows = (self.least / 8).clamp(Duration::from_millis(4), Duration::from_millis(16));
+        if self.samples >= 8 && self.window >= 16.0 && self.round_least > self.least + shows {
+            self.threshold = self.window;
+        }
+    }
+}
+
+impl Control for TcpCubic {
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool) {
+        let rtt = now - sent;
+        self.least = self.least.min(rtt);
+        self.limited = limited;
+        if limited || self.recovery.is_some_and(|recovery| sent <= recovery) {
+            return;
+        }
+        let acked = bytes as f64 / DATAGRAM as f64;
+        if self.window < self.threshold {
+            self.window += acked;
+            self.hystart(now, sent, rtt);
+        } else {
+            self.avoid(now, acked);
+        }
+    }
+
+    fn on_acks_end(&mut self, _now: Instant, _in_flight: u64) {}
+
+    fn on_loss(&mut self, now: Instant, sent: Instant, _bytes: u64, persistent: bool) {
+        self.reduce(now, sent);
+        if persistent {
+            self.window = 2.0;
+        }
+    }
+
+    fn on_mark(&mut self, now: Instant, sent: Instant) {
+        self.reduce(now, sent);
+    }
+
+    fn window(&self) -> u64 {
+        (self.window * DATAGRAM as f64) as u64
+    }
+
+    fn pace(&self, _smoothed_rtt: Duration) -> f64 {
+        1e12
+    }
+}
+
+impl Bbr {
+    fn rate(&self) -> f64 {
+        self.rates.iter().copied().fold(0.0, f64::max)
+    }
+
+    fn bdp(&self) -> f64 {
+        if self.least == Duration::MAX {
+            return 10.0 * DATAGRAM as f64;
+        }
+        (self.rate() * self.least.as_secs_f64()).max(4.0 * DATAGRAM as f64)
+    }
+
+    fn end_round(&mut self, now: Instant, began: (Instant, u64), limited: bool) {
+        let (start, delivered) = began;
+        let rate = (self.delivered - delivered) as f64 / (now - start).as_secs_f64().max(1e-6);
+        self.round = Some((now, self.delivered));
+        self.rounds += 1;
+        if !limited || rate > self.rate() {
+            self.rates.insert(0, rate);
+            self.rates.truncate(10);
+        }
+        if self.phase == BbrPhase::StartUp {
+            if self.rate() > self.full.0 * 1.25 {
+                self.full = (self.rate(), 0);
+            } else {
+                self.full.1 += 1;
+            }
+            if self.full.1 >= 3 {
+                self.phase = BbrPhase::Drain;
+            }
+        }
+    }
+}
+
+impl Control for Bbr {
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool) {
+        let rtt = now - sent;
+        let expired = self
+            .least_at
+            .is_some_and(|at| now - at > Duration::from_secs(10));
+        if rtt <= self.least || self.least_at.is_none() {
+            self.least = rtt;
+            self.least_at = Some(now);
+        } else if expired {
+            self.phase = BbrPhase::ProbeRtt(now);
+            self.least = rtt;
+            self.least_at = Some(now);
+        }
+        self.delivered += bytes;
+        let began = *self.round.get_or_insert((now, self.delivered));
+        if sent >= began.0 && now > began.0 {
+            self.end_round(now, began, limited);
+        }
+    }
+
+    fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
+        self.in_flight = in_flight;
+        if self.phase == BbrPhase::Drain && in_flight as f64 <= self.bdp() {
+            self.phase = BbrPhase::Probe;
+        }
+        if let BbrPhase::ProbeRtt(since) = self.phase
+            && now - since > Duration::from_millis(200) + self.least
+        {
+            self.phase = BbrPhase::Probe;
+        }
+    }
+
+    fn on_loss(&mut self, _now: Instant, _sent: Instant, _bytes: u64, _persistent: bool) {}
+
+    fn on_mark(&mut self, _now: Instant, _sent: Instant) {}
+
+    fn window(&self) -> u64 {
+        let gain = match self.phase {
+            BbrPhase::StartUp => 2.885,
+            BbrPhase::ProbeRtt(_) => return 4 * DATAGRAM + 1,
+            _ => 2.0,
+        };
+        ((self.bdp() * gain) as u64).max(10 * DATAGRAM)
+    }
+
+    fn pace(&self, smoothed_rtt: Duration) -> f64 {
+        if self.rates.is_empty() {
+            return 10.0 * DATAGRAM as f64 / smoothed_rtt.as_secs_f64() * 2.885;
+        }
+        const CYCLE: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+        let gain = match self.phase {
+            BbrPhase::StartUp => 2.885,
+            BbrPhase::Drain => 1.0 / 2.885,
+            BbrPhase::Probe => CYCLE[self.rounds % 8],
+            BbrPhase::ProbeRtt(_) => 1.0,
+        };
+        (self.rate() * gain).max(1.0)
+    }
+}
