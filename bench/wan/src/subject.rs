@@ -212,7 +212,7 @@ impl Running {
     pub async fn open(&self, target: &Target, index: usize) -> Result<TcpStream> {
         let address = match self.route {
             Route::Direct => target.from_near(index),
-            Route::Proxy(_) => target.from_far(index),
+            Route::Proxy(_) | Route::Unix(_) => target.from_far(index),
         };
         self.route.open(address).await
     }
