@@ -59,7 +59,7 @@ bench-peers: ## install the peers and compare with all of them; writes bench/res
 	target/release/towline-bench --peers-dir target/peers --results bench/results $(BENCH_ARGS)
 
 bench-micro: ## measure heads, control messages, session choice and splicing alone
-	$(CARGO) bench --locked -p towline-bench
+	$(CARGO) bench --profile quick --locked -p towline-bench --bench pure --bench splice
 
 bench-smoke: ## the same with small figures, to see that it runs: not a measurement
 	$(CARGO) build --profile quick --locked $(PROGRAMS:%=-p %) -p towline-bench
