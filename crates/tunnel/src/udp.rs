@@ -1,13 +1,17 @@
-//! The UDP socket below QUIC: quinn's own, made fit for large datagrams and spared needless calls.
+//! The UDP socket below QUIC: quinn's own, made fit for large datagrams and spared needless work.
 //!
 //! quinn sends ten datagrams with one call whatever their size, and asks for receive buffers as if
 //! a batch of datagrams could be larger than 64 KiB; above some 6 KiB a datagram the first fails
 //! and the second takes over 100 MiB. Here a send is cut to what the kernel takes, and a buffer
 //! holds what the kernel gives.
+//!
+//! Linux tells whoever waits for room in a UDP socket of every datagram that has left it, and epoll
+//! passes that on: a socket that always listens for room is woken by each of its own sends. This
+//! one listens only after a send that found none.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +20,7 @@ use std::task::{Context, Poll, ready};
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The largest payload of one UDP send on IPv6 and IPv4, many datagrams (GSO) or a single one.
 pub(crate) const MAX_SEND: usize = 65_487;
@@ -27,7 +32,7 @@ const SHORT_READ_DRAINS: bool = cfg!(target_os = "linux");
 /// A UDP socket that quinn drives.
 #[derive(Debug)]
 pub(crate) struct UdpSocket {
-    io: tokio::net::UdpSocket,
+    io: AsyncFd<net::UdpSocket>,
     state: UdpSocketState,
     /// The last send found no room; whoever sends next waits until there is.
     full: AtomicBool,
@@ -36,7 +41,8 @@ pub(crate) struct UdpSocket {
 /// Waits until the socket has room; every connection has one of its own.
 struct Writable {
     socket: Arc<UdpSocket>,
-    waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
+    /// A second descriptor of the socket, while it is waited for.
+    room: Option<AsyncFd<net::UdpSocket>>,
 }
 
 // === impl UdpSocket ===
@@ -46,40 +52,16 @@ impl UdpSocket {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+    pub(crate) fn new(socket: net::UdpSocket) -> io::Result<Self> {
         Ok(Self {
             state: UdpSocketState::new((&socket).into())?,
-            io: tokio::net::UdpSocket::from_std(socket)?,
+            io: watch(socket, Interest::READABLE)?,
             full: AtomicBool::new(false),
         })
     }
 
-    /// Sends in parts that the kernel takes. A part that finds no room makes the caller send all
-    /// again: QUIC drops what comes twice.
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let part = match transmit.segment_size {
-            Some(segment) => (MAX_SEND / segment).max(1) * segment,
-            None => transmit.contents.len(),
-        };
-        for contents in transmit.contents.chunks(part.max(1)) {
-            let segment_size = transmit.segment_size;
-            let part = Transmit {
-                destination: transmit.destination,
-                ecn: transmit.ecn,
-                contents,
-                segment_size: segment_size.filter(|segment| *segment < contents.len()),
-                src_ip: transmit.src_ip,
-            };
-            self.state.send((&self.io).into(), &part)?;
-        }
-        Ok(())
-    }
-
-    /// Notes that nothing is left to read, which saves the call that would say so.
-    fn drained(&self) {
-        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        // The error is the one made here.
-        self.io.try_io(Interest::READABLE, nothing).ok();
+        self.state.send(self.io.get_ref().into(), transmit)
     }
 }
 
@@ -87,18 +69,34 @@ impl AsyncUdpSocket for UdpSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Box::pin(Writable {
             socket: self,
-            waiting: None,
+            room: None,
         })
     }
 
+    /// Sends in parts that the kernel takes. A part that finds no room makes the caller send all
+    /// again: QUIC drops what comes twice.
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.io.try_io(Interest::WRITABLE, || self.send(transmit));
-        if let Err(error) = &sent
-            && error.kind() == io::ErrorKind::WouldBlock
-        {
-            self.full.store(true, Ordering::Relaxed);
+        let part = match transmit.segment_size {
+            Some(segment) => (MAX_SEND / segment).max(1) * segment,
+            None => transmit.contents.len(),
+        };
+        for contents in transmit.contents.chunks(part.max(1)) {
+            let segment_size = transmit.segment_size;
+            let sent = self.send(&Transmit {
+                destination: transmit.destination,
+                ecn: transmit.ecn,
+                contents,
+                segment_size: segment_size.filter(|segment| *segment < contents.len()),
+                src_ip: transmit.src_ip,
+            });
+            if let Err(error) = &sent
+                && error.kind() == io::ErrorKind::WouldBlock
+            {
+                self.full.store(true, Ordering::Relaxed);
+            }
+            sent?;
         }
-        sent
+        Ok(())
     }
 
     fn poll_recv(
@@ -108,12 +106,14 @@ impl AsyncUdpSocket for UdpSocket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.io.poll_recv_ready(cx))?;
-            let receive = || self.state.recv((&self.io).into(), buffers, meta);
-            // Errors are ICMP's about one of many peers, and gone once told.
-            if let Ok(received) = self.io.try_io(Interest::READABLE, receive) {
+            let mut readable = ready!(self.io.poll_read_ready(cx))?;
+            let receive = |socket: &AsyncFd<net::UdpSocket>| {
+                self.state.recv(socket.get_ref().into(), buffers, meta)
+            };
+            // Other errors are ICMP's about one of many peers, and gone once told.
+            if let Ok(Ok(received)) = readable.try_io(receive) {
                 if SHORT_READ_DRAINS && received < buffers.len() {
-                    self.drained();
+                    readable.clear_ready();
                 }
                 return Poll::Ready(Ok(received));
             }
@@ -121,7 +121,7 @@ impl AsyncUdpSocket for UdpSocket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        self.io.get_ref().local_addr()
     }
 
     fn max_transmit_segments(&self) -> usize {
@@ -145,15 +145,19 @@ impl UdpPoller for Writable {
     fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // Asked before every send: as long as there was room the last time, try.
-        if this.waiting.is_none() && !this.socket.full.load(Ordering::Relaxed) {
+        if !this.socket.full.load(Ordering::Relaxed) {
+            this.room = None;
             return Poll::Ready(Ok(()));
         }
-        let waiting = this.waiting.get_or_insert_with(|| {
-            let socket = Arc::clone(&this.socket);
-            Box::pin(async move { socket.io.writable().await })
-        });
-        let writable = ready!(waiting.as_mut().poll(cx));
-        this.waiting = None;
+        let room = match &mut this.room {
+            Some(room) => room,
+            none => {
+                let socket = this.socket.io.get_ref().try_clone()?;
+                none.insert(watch(socket, Interest::WRITABLE)?)
+            }
+        };
+        let writable = ready!(room.poll_write_ready(cx)).map(drop);
+        this.room = None;
         this.socket.full.store(false, Ordering::Relaxed);
         Poll::Ready(writable)
     }
@@ -162,9 +166,18 @@ impl UdpPoller for Writable {
 impl fmt::Debug for Writable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writable")
-            .field("waiting", &self.waiting.is_some())
+            .field("waiting", &self.room.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// Has the runtime tell when the socket is ready for `interest`, and for nothing else.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for types whose descriptor may change; a socket's does not"
+)]
+fn watch(socket: net::UdpSocket, interest: Interest) -> io::Result<AsyncFd<net::UdpSocket>> {
+    AsyncFd::with_interest(socket, interest)
 }
 
 #[cfg(test)]
@@ -181,7 +194,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(10);
 
     fn socket() -> Arc<UdpSocket> {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = net::UdpSocket::bind("127.0.0.1:0").unwrap();
         SockRef::from(&socket)
             .set_recv_buffer_size(1024 * 1024)
             .unwrap();
@@ -204,15 +217,13 @@ mod tests {
         }
     }
 
-    /// Sends as quinn does: waits for room only when there was none.
+    /// Sends as quinn does.
     async fn send(from: &Arc<UdpSocket>, transmit: &Transmit<'_>) {
         let mut writable = Arc::clone(from).create_io_poller();
-        while let Err(error) = from.try_send(transmit) {
-            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-            poll_fn(|cx| writable.as_mut().poll_writable(cx))
-                .await
-                .unwrap();
-        }
+        poll_fn(|cx| writable.as_mut().poll_writable(cx))
+            .await
+            .unwrap();
+        from.try_send(transmit).unwrap();
     }
 
     /// What one read brings, datagram by datagram.
@@ -262,6 +273,28 @@ mod tests {
                 tokio::join!(receive(&to), send(&from, &transmit)).0
             };
             assert_eq!(arrived, [[number]]);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_finds_no_room_waits_for_it() {
+        let (from, to) = (socket(), socket());
+        let mut one = Arc::clone(&from).create_io_poller();
+        let mut other = Arc::clone(&from).create_io_poller();
+        for _ in 0..3 {
+            // As a send that found no room leaves it.
+            from.full.store(true, Ordering::Relaxed);
+            let both = async {
+                tokio::join!(
+                    poll_fn(|cx| one.as_mut().poll_writable(cx)),
+                    poll_fn(|cx| other.as_mut().poll_writable(cx)),
+                )
+            };
+            let (one, other) = timeout(LIMIT, both).await.unwrap();
+            one.unwrap();
+            other.unwrap();
+            from.try_send(&transmit(&to, b"room", None)).unwrap();
+            assert_eq!(receive(&to).await, [b"room"]);
         }
     }
 }
