@@ -56,6 +56,10 @@ pub(crate) async fn race<T, F>(
 where
     F: Future<Output = io::Result<T>>,
 {
+    if let [only] = addresses[..] {
+        // Nothing to race against: most targets are an address already.
+        return connect(only).await.map_err(|error| vec![(only, error)]);
+    }
     let mut waiting = addresses.into_iter();
     let mut attempts: Attempts<F> = Vec::new();
     let mut failures = Vec::new();

@@ -201,7 +201,7 @@ impl<W: Write> Write for OneLine<W> {
 /// Escapes the line breaks within an event.
 fn on_one_line(event: &[u8]) -> Cow<'_, [u8]> {
     let body = event.strip_suffix(b"\n").unwrap_or(event);
-    if !body.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+    if !body.contains(&b'\n') && !body.contains(&b'\r') {
         return Cow::Borrowed(event);
     }
     let mut line = Vec::with_capacity(event.len() + 16);

@@ -151,19 +151,27 @@ impl Request {
     /// out.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let target = &self.target;
-        let mut head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+        let target = self.target.to_string();
+        let mut head = String::with_capacity(256);
+        for part in ["CONNECT ", &target, " HTTP/1.1\r\nHost: ", &target, "\r\n"] {
+            head.push_str(part);
+        }
+        let mut field = |name: &str, value: &str| {
+            for part in [name, ": ", value, "\r\n"] {
+                head.push_str(part);
+            }
+        };
         if let Some(deadline) = self.deadline {
             let millis = deadline.min(MAX_DEADLINE).as_millis();
-            head.push_str(&format!("Towline-Deadline-Ms: {millis}\r\n"));
+            field("Towline-Deadline-Ms", &millis.to_string());
         }
         let forwarded = self.forwarded.as_deref();
         if let Some(value) = forwarded.filter(|value| is_value(value, MAX_FORWARDED)) {
-            head.push_str(&format!("Forwarded: {value}\r\n"));
+            field("Forwarded", value);
         }
         let traceparent = self.traceparent.as_deref();
         if let Some(value) = traceparent.filter(|value| is_value(value, MAX_TRACEPARENT)) {
-            head.push_str(&format!("Traceparent: {value}\r\n"));
+            field("Traceparent", value);
         }
         head.push_str("\r\n");
         head.into_bytes()
