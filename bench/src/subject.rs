@@ -187,6 +187,19 @@ impl Subject {
     /// # Errors
     /// When that does not happen in time; the text has the end of the programs' logs.
     pub async fn start(&self, target: Addresses) -> Result<Running> {
+        self.start_apart(target, |launch| launch()).await
+    }
+
+    /// The same with the agent on another network: `elsewhere` starts it by calling its argument
+    /// there.
+    ///
+    /// # Errors
+    /// Those of [`Subject::start`] and of `elsewhere`.
+    pub async fn start_apart(
+        &self,
+        target: Addresses,
+        elsewhere: impl FnOnce(&(dyn Fn() -> Result<Program> + Sync)) -> Result<Program>,
+    ) -> Result<Running> {
         let files = tempfile::tempdir()?;
         let place = Place {
             certs: self.certs.path(),
@@ -202,20 +215,26 @@ impl Subject {
                 _files: files,
             });
         };
-        let launch = |launch: Launch| {
+        let launch = |launch: &Launch| {
             let path = self.binaries.join(launch.program);
-            Program::launch(launch.name, &path, launch.arguments, files.path())
+            Program::launch(launch.name, &path, launch.arguments.clone(), files.path())
         };
-        let Setup { up, route, at, .. } = setup;
+        let Setup {
+            server,
+            agent,
+            up,
+            route,
+            at,
+        } = setup;
         let deadline = Instant::now() + START_LIMIT;
-        let mut programs = vec![launch(setup.server)?];
+        let mut programs = vec![launch(&server)?];
         // An agent that finds no server waits before it dials again: start it when there is one.
         eventually(deadline, &mut programs, async || {
             TcpStream::connect(up).await?;
             Ok(())
         })
         .await?;
-        programs.push(launch(setup.agent)?);
+        programs.push(elsewhere(&|| launch(&agent))?);
         eventually(deadline, &mut programs, async || {
             client::exchange(&mut route.open(at.echo).await?).await
         })

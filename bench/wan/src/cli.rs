@@ -11,7 +11,7 @@ use towline_service::build_info;
 
 use crate::link::{Link, Loss, Way};
 use crate::rows::{Plan, Row};
-use crate::subject::Subject;
+use crate::subject::{Folders, Subject};
 use crate::units::{Depth, Rate, Share};
 use crate::wan::Side;
 
@@ -118,6 +118,10 @@ pub struct CompareArgs {
     /// Folder of the Go reference's quic-server and quic-client; without it, it is left out.
     #[arg(long, env = "TOWLINE_REFERENCE_DIR", value_name = "DIR")]
     reference_dir: Option<PathBuf>,
+
+    /// Folder of the peers that `make bench-peers` installs; without it, they are left out.
+    #[arg(long, env = "TOWLINE_PEERS_DIR", value_name = "DIR")]
+    peers_dir: Option<PathBuf>,
 }
 
 /// What a link is like, both ways alike.
@@ -226,11 +230,16 @@ impl CompareArgs {
     ///
     /// # Errors
     /// When the programs of one are missing.
-    pub fn subjects(&self) -> Result<Vec<Arc<Subject>>> {
+    pub async fn subjects(&self) -> Result<Vec<Arc<Subject>>> {
         let own = fs::read_link("/proc/self/exe")?;
         let own = own.parent().context("a program is in a folder")?;
         let ours = self.bin_dir.as_deref().unwrap_or(own);
-        let all = Subject::find(ours, self.reference_dir.as_deref(), &self.variants)?;
+        let folders = Folders {
+            ours,
+            reference: self.reference_dir.as_deref(),
+            peers: self.peers_dir.as_deref(),
+        };
+        let all = Subject::find(&folders, &self.variants).await?;
         let named = |subject: &Subject| {
             let mut names = self.subjects.iter();
             self.subjects.is_empty() || names.any(|name| subject.name.starts_with(name))

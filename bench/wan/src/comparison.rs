@@ -49,7 +49,7 @@ struct Done {
 /// # Errors
 /// When nothing can be measured at all.
 pub async fn run(args: &CompareArgs) -> Result<bool> {
-    let (plan, rows, subjects) = (args.plan(), args.rows(), args.subjects()?);
+    let (plan, rows, subjects) = (args.plan(), args.rows(), args.subjects().await?);
     ensure!(
         !subjects.is_empty(),
         "no subject has one of the names in --subjects"
@@ -108,6 +108,9 @@ impl Job {
     fn run(&self) -> Result<Done> {
         let wan = Wan::up(&self.link)?;
         wan.set_tcp_congestion(self.subject.tcp)?;
+        if self.subject.shares_loopback() {
+            wan.share_loopback()?;
+        }
         let target = Target::start(&wan, &LISTENERS)?;
         let limit = self.plan.warm_up + self.plan.window + self.plan.share_window + CELL_SLACK;
         let figures = wan.namespace(Side::Near).run(|| {

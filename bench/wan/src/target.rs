@@ -1,7 +1,8 @@
 //! What tunnels lead to: a thread on the far side that does what each connection orders.
 //!
 //! An order is two numbers of eight bytes, then as many bytes as the first says, which are
-//! swallowed; then the target sends as many as the second says and waits for the next order.
+//! swallowed; then the target sends as many as the second says and waits for the next order. One
+//! more listener sends everything back.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
@@ -37,6 +38,13 @@ pub struct Target {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What a listener's connections want.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Orders,
+    Echo,
+}
+
 // === impl Target ===
 
 impl Target {
@@ -47,7 +55,8 @@ impl Target {
     /// When the kernel does not have one, or the thread cannot be started.
     pub fn start(wan: &Wan, congestion: &[Option<&str>]) -> Result<Self> {
         let sockets = wan.namespace(Side::Far).run(|| {
-            let sockets = congestion.iter().map(|name| socket(*name));
+            let named = congestion.iter().copied();
+            let sockets = named.chain([None]).map(socket);
             sockets.collect::<Result<Vec<_>>>()
         })?;
         let (stop, stopped) = oneshot::channel();
@@ -69,14 +78,14 @@ impl Target {
         })
     }
 
-    /// Where the listener with this index is, for somebody on the far side.
-    pub fn from_far(&self, index: usize) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[index]))
+    /// Where the listener with this index is, for both sides.
+    pub fn at(&self, index: usize) -> SocketAddr {
+        SocketAddr::from((Side::Far.address(), self.ports[index]))
     }
 
-    /// Where it is for somebody on the near side.
-    pub fn from_near(&self, index: usize) -> SocketAddr {
-        SocketAddr::from((Side::Far.address(), self.ports[index]))
+    /// Where messages of any kind are sent back.
+    pub fn echo(&self) -> SocketAddr {
+        self.at(self.ports.len() - 1)
     }
 }
 
@@ -109,9 +118,14 @@ async fn serve(
     let listeners: Vec<TcpListener> = sockets.into_iter().map(listen).collect::<io::Result<_>>()?;
     let port = |listener: &TcpListener| Ok(listener.local_addr()?.port());
     ports.send(listeners.iter().map(port).collect::<Result<_>>()?)?;
-    let mut all = JoinSet::new();
-    for listener in listeners {
-        all.spawn(accept(listener));
+    let (mut all, orders) = (JoinSet::new(), listeners.len() - 1);
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let kind = if index < orders {
+            Kind::Orders
+        } else {
+            Kind::Echo
+        };
+        all.spawn(accept(listener, kind));
     }
     tokio::select! {
         _dropped = stopped => Ok(()),
@@ -119,14 +133,19 @@ async fn serve(
     }
 }
 
-async fn accept(listener: TcpListener) -> io::Result<()> {
+async fn accept(listener: TcpListener, kind: Kind) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
                 stream.set_nodelay(true)?;
-                connections.spawn(obey(stream));
+                connections.spawn(async move {
+                    match kind {
+                        Kind::Orders => obey(stream).await,
+                        Kind::Echo => echo(stream).await,
+                    }
+                });
             }
             // How a peer ends its connection is its own business.
             Some(_ended) = connections.join_next() => {}
@@ -152,4 +171,11 @@ async fn obey(mut stream: TcpStream) -> io::Result<()> {
             send -= u64::try_from(most).unwrap_or(send);
         }
     }
+}
+
+async fn echo(mut stream: TcpStream) -> io::Result<()> {
+    let (mut reader, mut writer) = stream.split();
+    tokio::io::copy(&mut reader, &mut writer)
+        .await
+        .map(|_bytes| ())
 }

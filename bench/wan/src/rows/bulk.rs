@@ -21,10 +21,10 @@ const MESSAGE: usize = 64;
 
 pub(super) async fn measure(cell: &Cell<'_>, streams: u32) -> Result<Figures> {
     let mut workers = JoinSet::new();
-    let small = cell.running.open(cell.target, 0).await?;
+    let small = cell.running.open().await?;
     let mut flows = Vec::new();
     for _ in 0..streams {
-        let tunnel = cell.running.open(cell.target, 0).await?;
+        let tunnel = cell.running.open().await?;
         flows.push(Flow::start(tunnel, &mut workers));
     }
     let window = cell.plan.window();

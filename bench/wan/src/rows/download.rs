@@ -25,7 +25,7 @@ pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
         let flow = Flow::default();
         let begin = Instant::now();
         let download = async {
-            let tunnel = cell.running.open(cell.target, 0).await?;
+            let tunnel = cell.running.open().await?;
             flow.clone().receive(tunnel, SIZE).await
         };
         // Whether it was cut off is seen in the bytes.

@@ -26,14 +26,14 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 /// Beside a connection of the kernel's to the target's listener with this index.
 pub(super) async fn beside_kernel(cell: &Cell<'_>, listener: usize) -> Result<Figures> {
-    let other = async || Ok(TcpStream::connect(cell.target.from_near(listener)).await?);
+    let other = async || Ok(TcpStream::connect(cell.target.at(listener)).await?);
     measure(cell, other).await
 }
 
 /// Beside a session of a second server and agent.
 pub(super) async fn beside_itself(cell: &Cell<'_>) -> Result<Figures> {
     let second = cell.subject.start(cell.wan, cell.target).await?;
-    measure(cell, async || second.open(cell.target, 0).await).await
+    measure(cell, async || second.open().await).await
 }
 
 async fn measure(
@@ -41,7 +41,7 @@ async fn measure(
     open_other: impl AsyncFnOnce() -> Result<TcpStream>,
 ) -> Result<Figures> {
     let mut workers = JoinSet::new();
-    let own = cell.running.open(cell.target, 0).await?;
+    let own = cell.running.open().await?;
     let own = Flow::start(own, &mut workers);
     flow_for(&mut workers, HEAD_START).await?;
     let other = Flow::start(open_other().await?, &mut workers);

@@ -22,7 +22,7 @@ const SIZE: usize = 8 * 1024;
 pub(super) async fn measure(cell: &Cell<'_>, tunnels: u32) -> Result<Figures> {
     let mut open = Vec::new();
     for _ in 0..tunnels {
-        open.push(cell.running.open(cell.target, 0).await?);
+        open.push(cell.running.open().await?);
     }
     let window = cell.plan.window();
     let mut workers = JoinSet::new();
