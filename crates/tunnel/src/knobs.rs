@@ -92,7 +92,7 @@ pub struct SessionArgs {
         long,
         env = "TOWLINE_CONGESTION_CONTROL",
         value_name = "NAME",
-        default_value = "cubic"
+        default_value = "delay"
     )]
     pub congestion_control: CongestionControl,
 }
