@@ -60,6 +60,11 @@ impl UdpSocket {
         })
     }
 
+    /// A second descriptor, which tells when there is room.
+    fn watch_room(&self) -> io::Result<AsyncFd<net::UdpSocket>> {
+        watch(self.io.get_ref().try_clone()?, Interest::WRITABLE)
+    }
+
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         self.state.send(self.io.get_ref().into(), transmit)
     }
@@ -151,10 +156,15 @@ impl UdpPoller for Writable {
         }
         let room = match &mut this.room {
             Some(room) => room,
-            none => {
-                let socket = this.socket.io.get_ref().try_clone()?;
-                none.insert(watch(socket, Interest::WRITABLE)?)
-            }
+            none => match this.socket.watch_room() {
+                Ok(room) => none.insert(room),
+                Err(_out_of_descriptors) => {
+                    // An error would cost the session: try again instead, after the other tasks.
+                    this.socket.full.store(false, Ordering::Relaxed);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            },
         };
         let writable = ready!(room.poll_write_ready(cx)).map(drop);
         this.room = None;
