@@ -62,6 +62,10 @@ pub enum Row {
     #[value(name = "connect-8")]
     #[serde(rename = "connect-8")]
     Connect8,
+    /// The same with 64 workers.
+    #[value(name = "connect-64")]
+    #[serde(rename = "connect-64")]
+    Connect64,
     /// Tunnels that lie idle after one exchange.
     #[value(name = "memory")]
     #[serde(rename = "memory")]
@@ -117,6 +121,7 @@ impl Row {
             Self::RoundTrip64 => "64-byte round trips, 64 tunnels",
             Self::Beside => "64-byte round trips beside others",
             Self::Connect8 => "connect-request-close, 8 workers",
+            Self::Connect64 => "connect-request-close, 64 workers",
             Self::Memory => "idle tunnels",
             Self::MemoryBusy => "busy tunnels",
             Self::Sessions => "idle sessions",
@@ -139,7 +144,7 @@ impl Row {
             | Self::BulkUp64 => &bulk::METRICS,
             Self::RoundTrip1 | Self::RoundTrip32 | Self::RoundTrip64 => &round_trip::METRICS,
             Self::Beside => &beside::METRICS,
-            Self::Connect8 => &connect::METRICS,
+            Self::Connect8 | Self::Connect64 => &connect::METRICS,
             Self::Memory | Self::MemoryBusy => &memory::METRICS,
             Self::Sessions => &sessions::METRICS,
         }
@@ -162,6 +167,7 @@ impl Row {
             Self::RoundTrip64 => round_trip::measure(cell, 64).await,
             Self::Beside => beside::measure(cell).await,
             Self::Connect8 => connect::measure(cell, 8).await,
+            Self::Connect64 => connect::measure(cell, 64).await,
             Self::Memory => memory::measure(cell, Tunnels::Idle).await,
             Self::MemoryBusy => memory::measure(cell, Tunnels::Busy).await,
             Self::Sessions => sessions::measure(cell).await,
