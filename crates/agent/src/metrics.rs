@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use towline_service::scrape::{Kind, Scrape};
 use towline_tunnel::refusal::Reason;
 use towline_tunnel::session::{SessionStats, SocketBuffers};
-use towline_tunnel::tunnels::Tunnels;
+use towline_tunnel::tunnels::{Traffic, Tunnels};
 
 /// Upper bounds in seconds: from a target on the same machine to the longest default dial.
 const DIAL_BOUNDS: [f64; 12] = [
@@ -134,27 +134,11 @@ impl Collector for TrafficCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut scrape = Scrape::new(encoder);
         let traffic = self.0.traffic();
-        scrape.gauge("tunnels_open", "Tunnels open", traffic.live)?;
-        scrape.gauge(
-            "tunnels_stalled",
-            "Tunnels whose target takes nothing",
-            traffic.stalled,
-        )?;
-        scrape.counter(
-            "overloads",
-            "Tunnels reset for the stall budget",
-            traffic.overloads,
-        )?;
-        scrape.counter(
-            "to_target_bytes",
-            "Bytes from clients to targets",
-            traffic.to_target,
-        )?;
-        scrape.counter(
-            "to_client_bytes",
-            "Bytes from targets to clients",
-            traffic.to_client,
-        )
+        for figure in Traffic::FIGURES {
+            let named = (figure.name, figure.help);
+            scrape.count(Kind::of(figure.grows), named, (figure.read)(&traffic))?;
+        }
+        Ok(())
     }
 }
 
@@ -175,11 +159,7 @@ pub(crate) fn encode_servers(
         samples.iter().filter_map(live)
     };
     for figure in SessionStats::FIGURES {
-        let kind = if figure.grows {
-            Kind::Counter
-        } else {
-            Kind::Gauge
-        };
+        let kind = Kind::of(figure.grows);
         let values = live().map(|(labels, (stats, _))| (labels, (figure.read)(&stats)));
         scrape.family::<Labels>(kind, (figure.name, figure.help), values)?;
     }

@@ -21,6 +21,15 @@ pub enum Kind {
     Counter,
 }
 
+// === impl Kind ===
+
+impl Kind {
+    /// A counter for what only ever grows.
+    pub fn of(grows: bool) -> Self {
+        if grows { Self::Counter } else { Self::Gauge }
+    }
+}
+
 // === impl Scrape ===
 
 impl<'a> Scrape<'a> {
@@ -34,11 +43,11 @@ impl<'a> Scrape<'a> {
     /// # Errors
     /// When the page cannot be written.
     pub fn gauge(&mut self, name: &str, help: &str, value: usize) -> fmt::Result {
-        let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-        let encoder = self
-            .0
-            .encode_descriptor(name, help, None, value.metric_type())?;
-        value.encode(encoder)
+        self.write(
+            name,
+            help,
+            &ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)),
+        )
     }
 
     /// One counter without labels; the page adds `_total`.
@@ -46,7 +55,21 @@ impl<'a> Scrape<'a> {
     /// # Errors
     /// When the page cannot be written.
     pub fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let value = ConstCounter::new(value);
+        self.write(name, help, &ConstCounter::new(value))
+    }
+
+    /// One count of either kind without labels.
+    ///
+    /// # Errors
+    /// When the page cannot be written.
+    pub fn count(&mut self, kind: Kind, (name, help): (&str, &str), value: u64) -> fmt::Result {
+        match kind {
+            Kind::Gauge => self.gauge(name, help, usize::try_from(value).unwrap_or(usize::MAX)),
+            Kind::Counter => self.counter(name, help, value),
+        }
+    }
+
+    fn write(&mut self, name: &str, help: &str, value: &impl EncodeMetric) -> fmt::Result {
         let encoder = self
             .0
             .encode_descriptor(name, help, None, value.metric_type())?;

@@ -1,8 +1,8 @@
 //! Numbers that know what metrics call them, so that a server and its agents name them alike.
 
-/// One number of `S`, as a metric.
+/// One number of `S`, as a metric: a measure, or a count.
 #[derive(Debug, Clone, Copy)]
-pub struct Figure<S> {
+pub struct Figure<S, N = f64> {
     /// The metric's name, unit included.
     pub name: &'static str,
     /// The metric's help.
@@ -10,7 +10,7 @@ pub struct Figure<S> {
     /// Whether it only ever grows.
     pub grows: bool,
     /// Reads it off.
-    pub read: fn(&S) -> f64,
+    pub read: fn(&S) -> N,
 }
 
 /// Metrics count in floats: exact up to 2⁵³.

@@ -83,6 +83,9 @@ mod udp;
 mod farewell;
 
 #[cfg(feature = "quic")]
+pub mod figure;
+
+#[cfg(feature = "quic")]
 pub mod session;
 
 #[cfg(feature = "quic")]

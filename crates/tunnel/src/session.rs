@@ -22,7 +22,7 @@ use crate::code::SessionCode;
 use crate::farewell;
 use crate::stream::{OpenStreams, TunnelStream};
 
-pub use stats::{Figure, SessionStats};
+pub use stats::SessionStats;
 
 /// Application protocols (RFC 7301) of the two dialects, the preferred one first.
 pub const ALPN: [&[u8]; 2] = [b"towline/1", b"quic-echo-example"];

@@ -9,6 +9,7 @@ use std::task::{Context, Waker};
 use tracing::warn;
 
 use crate::code::StreamCode;
+use crate::figure::Figure;
 
 /// Every live tunnel of this process; clones share it.
 ///
@@ -72,6 +73,44 @@ pub struct Traffic {
     pub to_client: u64,
     /// Tunnels reset since the start because the stall budget was used up.
     pub overloads: u64,
+}
+
+// === impl Traffic ===
+
+impl Traffic {
+    /// Every number there is.
+    pub const FIGURES: [Figure<Self, u64>; 5] = [
+        Figure {
+            name: "tunnels_open",
+            help: "Tunnels open",
+            grows: false,
+            read: |traffic| u64::try_from(traffic.live).unwrap_or(u64::MAX),
+        },
+        Figure {
+            name: "tunnels_stalled",
+            help: "Tunnels whose reader on this side takes nothing",
+            grows: false,
+            read: |traffic| u64::try_from(traffic.stalled).unwrap_or(u64::MAX),
+        },
+        Figure {
+            name: "overloads",
+            help: "Tunnels reset for the stall budget",
+            grows: true,
+            read: |traffic| traffic.overloads,
+        },
+        Figure {
+            name: "to_target_bytes",
+            help: "Bytes from clients to targets",
+            grows: true,
+            read: |traffic| traffic.to_target,
+        },
+        Figure {
+            name: "to_client_bytes",
+            help: "Bytes from targets to clients",
+            grows: true,
+            read: |traffic| traffic.to_client,
+        },
+    ];
 }
 
 // === impl Direction ===

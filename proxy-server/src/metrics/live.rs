@@ -7,7 +7,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use towline_service::scrape::{Kind, Scrape};
 use towline_service::tasks::Tasks;
 use towline_tunnel::session::{SessionStats, SocketBuffers};
-use towline_tunnel::tunnels::Tunnels;
+use towline_tunnel::tunnels::{Traffic, Tunnels};
 
 use crate::registry::{Member, Registry};
 
@@ -34,27 +34,10 @@ impl Collector for Live {
         let sessions = self.registry.snapshot();
         let traffic = self.tunnels.traffic();
         scrape.gauge("sessions", "Agent sessions up", sessions.len())?;
-        scrape.gauge("tunnels_open", "Tunnels open", traffic.live)?;
-        scrape.gauge(
-            "tunnels_stalled",
-            "Tunnels whose client takes nothing",
-            traffic.stalled,
-        )?;
-        scrape.counter(
-            "overloads",
-            "Tunnels reset for the stall budget",
-            traffic.overloads,
-        )?;
-        scrape.counter(
-            "to_target_bytes",
-            "Bytes from clients to targets",
-            traffic.to_target,
-        )?;
-        scrape.counter(
-            "to_client_bytes",
-            "Bytes from targets to clients",
-            traffic.to_client,
-        )?;
+        for figure in Traffic::FIGURES {
+            let named = (figure.name, figure.help);
+            scrape.count(Kind::of(figure.grows), named, (figure.read)(&traffic))?;
+        }
         scrape.gauge(
             "client_tasks",
             "Client connections being served",
@@ -79,11 +62,7 @@ impl Collector for Live {
             .map(|member| (labels(member), member.session.stats()))
             .collect();
         for figure in SessionStats::FIGURES {
-            let kind = if figure.grows {
-                Kind::Counter
-            } else {
-                Kind::Gauge
-            };
+            let kind = Kind::of(figure.grows);
             let values = sessions
                 .iter()
                 .map(|(labels, stats)| (labels, (figure.read)(stats)));

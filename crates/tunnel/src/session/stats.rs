@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::figure::{Figure, float};
+
 /// What a session knows of its path and its traffic.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionStats {
@@ -23,24 +25,11 @@ pub struct SessionStats {
     pub open_streams: usize,
 }
 
-/// One number of [`SessionStats`], as a metric.
-#[derive(Debug, Clone, Copy)]
-pub struct Figure {
-    /// The metric's name, unit included.
-    pub name: &'static str,
-    /// The metric's help.
-    pub help: &'static str,
-    /// Whether it only ever grows.
-    pub grows: bool,
-    /// Reads it off.
-    pub read: fn(&SessionStats) -> f64,
-}
-
 // === impl SessionStats ===
 
 impl SessionStats {
     /// Every number there is.
-    pub const FIGURES: [Figure; 8] = [
+    pub const FIGURES: [Figure<Self>; 8] = [
         Figure {
             name: "session_streams",
             help: "Tunnel streams open on the session",
@@ -90,13 +79,4 @@ impl SessionStats {
             read: |stats| float(stats.received_bytes),
         },
     ];
-}
-
-/// Metrics count in floats: exact up to 2⁵³.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a loss beyond 2^53 is what the metrics format has"
-)]
-fn float(count: u64) -> f64 {
-    count as f64
 }
