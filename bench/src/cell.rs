@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -70,16 +68,6 @@ impl<'a> Cell<'a> {
             swarm: running.swarm.as_ref(),
             plan,
         }
-    }
-
-    /// Opens a tunnel to the source and asks for bytes.
-    ///
-    /// # Errors
-    /// When it is refused, breaks or takes too long.
-    pub async fn download(&self) -> Result<TcpStream> {
-        let mut stream = self.route.open(self.at.source).await?;
-        stream.write_u8(0).await.context("ask for bytes")?;
-        Ok(stream)
     }
 
     /// The clock of a cell whose load starts now.

@@ -8,9 +8,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use towline_service::build_info;
 
+use crate::downloads::DownloadsArgs;
 use crate::rows::Row;
 use crate::subject::Kind;
 use crate::swarm::SwarmArgs;
+use crate::target::TargetArgs;
 
 /// Tunnels of a soak when no number is given: far beyond the 10,000 streams after which a peer
 /// that leaks them stands still.
@@ -31,7 +33,7 @@ and towline was measured, 1 when one failed (the table says how), 2 for a bad fl
 #[derive(Debug, Parser)]
 #[command(name = "towline-bench", version = build_info::long_version(), after_help = EXAMPLES)]
 pub struct Cli {
-    /// Be the target instead of measuring; started by the bench itself.
+    /// Be a part of the measurement instead of measuring; started by the bench itself.
     #[command(subcommand)]
     pub command: Option<Command>,
 
@@ -102,7 +104,10 @@ pub struct Cli {
 pub enum Command {
     /// Serve the bytes that are measured, until stdin ends.
     #[command(hide = true)]
-    Target,
+    Target(TargetArgs),
+    /// Be downloads beside which others are measured, until stdin ends.
+    #[command(hide = true)]
+    Downloads(DownloadsArgs),
     /// Be very many agents, until stdin ends.
     #[command(hide = true)]
     Swarm(SwarmArgs),

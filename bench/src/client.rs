@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::str::FromStr;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -52,6 +53,16 @@ impl Route {
         opened.with_context(|| StoodStill(format!("no tunnel within {LIMIT:?}")))?
     }
 
+    /// Opens a tunnel to the target's source and asks for bytes.
+    ///
+    /// # Errors
+    /// Those of [`Route::open`].
+    pub async fn download(self, source: SocketAddr) -> Result<TcpStream> {
+        let mut stream = self.open(source).await?;
+        stream.write_u8(0).await.context("ask for bytes")?;
+        Ok(stream)
+    }
+
     /// The name of an abstract Unix socket, without the byte in front that makes it abstract.
     pub fn unix_name(number: u16) -> String {
         format!("towline-bench-{number}")
@@ -68,6 +79,30 @@ impl Route {
         stream.write_all(head.as_bytes()).await.context("CONNECT")?;
         read_answer(&mut stream).await.context("CONNECT")?;
         Ok(stream)
+    }
+}
+
+/// As the command line of [`crate::downloads`] has it.
+impl fmt::Display for Route {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct => formatter.write_str("direct"),
+            Self::Proxy(proxy) => write!(formatter, "proxy={proxy}"),
+            Self::Unix(number) => write!(formatter, "unix={number}"),
+        }
+    }
+}
+
+impl FromStr for Route {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.split_once('=') {
+            None if text == "direct" => Ok(Self::Direct),
+            Some(("proxy", address)) => Ok(Self::Proxy(address.parse()?)),
+            Some(("unix", number)) => Ok(Self::Unix(number.parse()?)),
+            _ => bail!("no route: {text:?}"),
+        }
     }
 }
 
@@ -148,6 +183,17 @@ fn is_granted(head: &[u8]) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_route_is_read_as_it_is_written() {
+        let proxy = Route::Proxy("127.0.0.1:1".parse().unwrap());
+        for route in [Route::Direct, proxy, Route::Unix(7)] {
+            assert_eq!(route.to_string().parse::<Route>().unwrap(), route);
+        }
+        for wrong in ["", "proxy", "proxy=1", "unix=x", "direct=1"] {
+            assert!(wrong.parse::<Route>().is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn an_answer_is_granted_once_it_is_whole() {

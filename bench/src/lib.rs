@@ -1,7 +1,8 @@
 //! Measures Towline beside a direct connection and its peers, in one run on one machine.
 //!
-//! Four processes take part, as on a real path: the load generator (this process, one thread), the
-//! subject's server and agent, and the target (this binary again, one thread). A *cell* is one row
+//! Processes take part as on a real path: the load generator (this one, one thread), the subject's
+//! server and agent, and the target (this binary again, one thread each for bulk and for small
+//! messages). Downloads beside a small tunnel are one more. A *cell* is one row
 //! measured once on one subject whose processes were started for it; cells of a row follow each
 //! other directly, and rounds repeat all rows, so that what else the machine does hits all
 //! subjects alike.
@@ -16,6 +17,7 @@ pub mod target;
 
 pub mod cell;
 pub mod client;
+pub mod downloads;
 pub mod rows;
 
 pub mod chart;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Parser;
 use towline_bench::cli::{Cli, Command};
-use towline_bench::{comparison, soak, swarm, target};
+use towline_bench::{comparison, downloads, soak, swarm, target};
 use towline_service::runtime::{self, RunError};
 use towline_service::shutdown::Shutdown;
 
@@ -24,7 +24,8 @@ fn main() -> ExitCode {
 
 async fn measure(cli: Cli) -> anyhow::Result<()> {
     let broken = match &cli.command {
-        Some(Command::Target) => return target::serve().await,
+        Some(Command::Target(args)) => return target::serve(args).await,
+        Some(Command::Downloads(args)) => return downloads::serve(args).await,
         Some(Command::Swarm(args)) => return swarm::serve(args).await,
         None if cli.soak.is_some() => soak::run(&cli).await?,
         None => comparison::run(&cli).await?,

@@ -54,10 +54,14 @@ pub enum Row {
     #[value(name = "round-trip-64")]
     #[serde(rename = "round-trip-64")]
     RoundTrip64,
-    /// Messages on one tunnel while others of its session carry bulk, or are stalled.
+    /// Messages on one tunnel while two others carry bulk.
     #[value(name = "beside")]
     #[serde(rename = "beside")]
     Beside,
+    /// The same while four more are stalled.
+    #[value(name = "beside-stalled")]
+    #[serde(rename = "beside-stalled")]
+    BesideStalled,
     /// Connect, one message there and back, close: eight workers.
     #[value(name = "connect-8")]
     #[serde(rename = "connect-8")]
@@ -119,7 +123,8 @@ impl Row {
             Self::RoundTrip1 => "64-byte round trips, 1 tunnel",
             Self::RoundTrip32 => "64-byte round trips, 32 tunnels",
             Self::RoundTrip64 => "64-byte round trips, 64 tunnels",
-            Self::Beside => "64-byte round trips beside others",
+            Self::Beside => "64-byte round trips beside 2 bulk",
+            Self::BesideStalled => "64-byte round trips beside 2 bulk and 4 stalled",
             Self::Connect8 => "connect-request-close, 8 workers",
             Self::Connect64 => "connect-request-close, 64 workers",
             Self::Memory => "idle tunnels",
@@ -144,6 +149,7 @@ impl Row {
             | Self::BulkUp64 => &bulk::METRICS,
             Self::RoundTrip1 | Self::RoundTrip32 | Self::RoundTrip64 => &round_trip::METRICS,
             Self::Beside => &beside::METRICS,
+            Self::BesideStalled => &beside::STALLED_METRICS,
             Self::Connect8 | Self::Connect64 => &connect::METRICS,
             Self::Memory | Self::MemoryBusy => &memory::METRICS,
             Self::Sessions => &sessions::METRICS,
@@ -166,6 +172,7 @@ impl Row {
             Self::RoundTrip32 => round_trip::measure(cell, 32).await,
             Self::RoundTrip64 => round_trip::measure(cell, 64).await,
             Self::Beside => beside::measure(cell).await,
+            Self::BesideStalled => beside::measure_stalled(cell).await,
             Self::Connect8 => connect::measure(cell, 8).await,
             Self::Connect64 => connect::measure(cell, 64).await,
             Self::Memory => memory::measure(cell, Tunnels::Idle).await,

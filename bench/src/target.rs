@@ -1,8 +1,10 @@
-//! The target: a process of its own with a listener for each thing that a row needs.
+//! The target: a listener for each thing that a row needs, in two processes. Those for bulk are
+//! not those for small messages, so that these are not kept waiting by the target's own work.
 //!
-//! `source` sends from the first byte that it gets until its peer is gone, `sink` swallows and counts, `echo` sends back, `once`
-//! sends one message back and closes first, `sunk` tells how much all sinks have swallowed. What
-//! is uploaded is counted here, where it arrives: what a client could write may still be queued.
+//! `source` sends from the first byte that it gets until its peer is gone, `sink` swallows and
+//! counts, `sunk` tells how much all sinks have swallowed; `echo` sends back, `once` sends one
+//! message back and closes first. What is uploaded is counted here, where it arrives: what a
+//! client could write may still be queued.
 
 use std::future::Future;
 use std::io::Write;
@@ -13,7 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{io, iter};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -41,23 +44,39 @@ pub struct Addresses {
     pub once: SocketAddr,
 }
 
-/// The target's process, as the generator holds it; it ends when this is dropped.
+/// The target's processes, as the generator holds them; they end when this is dropped.
 #[derive(Debug)]
 pub struct Target {
     /// Where it listens.
     pub at: Addresses,
     sunk: SocketAddr,
-    _process: Child,
+    _processes: [Child; 2],
 }
 
-/// What is listened for, in the order in which the addresses are told.
+/// What a process of the target is told on its command line.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct TargetArgs {
+    /// Which services it has.
+    part: Part,
+}
+
+/// A process of the target.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Part {
+    /// What moves many bytes.
+    Bulk,
+    /// What answers messages.
+    Small,
+}
+
+/// What is listened for.
 #[derive(Debug, Clone, Copy)]
 enum Service {
     Source,
     Sink,
+    Sunk,
     Echo,
     Once,
-    Sunk,
 }
 
 // === impl Addresses ===
@@ -94,24 +113,17 @@ impl Target {
     /// # Errors
     /// When it does not.
     pub async fn start() -> Result<Self> {
-        let mut process = Command::new("/proc/self/exe")
-            .arg("target")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("start the target")?;
-        let stdout = process.stdout.take().context("the target has a stdout")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let mut next = async || -> Result<SocketAddr> {
-            let line = timeout(LIMIT, lines.next_line()).await??;
-            Ok(line.context("the target ended")?.parse()?)
-        };
-        let services = [next().await?, next().await?, next().await?, next().await?];
+        let (bulk, [source, sink, sunk]) = start("bulk").await?;
+        let (small, [echo, once]) = start("small").await?;
         Ok(Self {
-            at: Addresses::from(services),
-            sunk: next().await?,
-            _process: process,
+            at: Addresses {
+                source,
+                sink,
+                echo,
+                once,
+            },
+            sunk,
+            _processes: [bulk, small],
         })
     }
 
@@ -125,11 +137,21 @@ impl Target {
     }
 }
 
+// === impl Part ===
+
+impl Part {
+    /// Its services, in the order in which the addresses are told.
+    fn services(self) -> &'static [Service] {
+        match self {
+            Self::Bulk => &[Service::Source, Service::Sink, Service::Sunk],
+            Self::Small => &[Service::Echo, Service::Once],
+        }
+    }
+}
+
 // === impl Service ===
 
 impl Service {
-    const ALL: [Self; 5] = [Self::Source, Self::Sink, Self::Echo, Self::Once, Self::Sunk];
-
     async fn serve(self, stream: TcpStream, sunk: &AtomicU64) -> io::Result<()> {
         match self {
             Self::Source => source(stream).await,
@@ -141,15 +163,36 @@ impl Service {
     }
 }
 
-/// Is the target: prints an address per service and serves until stdin ends, as it does when the
-/// process that started it is gone.
+/// Starts the part of the target with this name and waits until all its services listen.
+async fn start<const N: usize>(part: &str) -> Result<(Child, [SocketAddr; N])> {
+    let mut process = Command::new("/proc/self/exe")
+        .args(["target", part])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("start the target")?;
+    let stdout = process.stdout.take().context("the target has a stdout")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let mut services = Vec::new();
+    while services.len() < N {
+        let line = timeout(LIMIT, lines.next_line()).await??;
+        services.push(line.context("the target ended")?.parse()?);
+    }
+    let services = <[SocketAddr; N]>::try_from(services);
+    let services = services.map_err(|_| anyhow!("not as many services as were asked for"))?;
+    Ok((process, services))
+}
+
+/// Is a part of the target: prints an address per service and serves until stdin ends, as it does
+/// when the process that started it is gone.
 ///
 /// # Errors
 /// When it cannot listen.
-pub async fn serve() -> Result<()> {
+pub async fn serve(args: &TargetArgs) -> Result<()> {
     let sunk = Arc::new(AtomicU64::new(0));
     let mut listeners = JoinSet::new();
-    for service in Service::ALL {
+    for service in args.part.services() {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         writeln!(io::stdout().lock(), "{}", listener.local_addr()?)?;
         let sunk = Arc::clone(&sunk);

@@ -1,30 +1,38 @@
 //! A small tunnel beside two bulk downloads, and beside four tunnels more that nobody reads.
 //!
-//! The small tunnel exchanges messages one after the other, first beside the bulk alone, then with
-//! the stalled tunnels as well, which have had a warm-up to fill every buffer on their way.
+//! The small tunnel exchanges messages one after the other. It has this process and a target's for
+//! itself: the downloads are a process of their own at either end. With stalled tunnels the same
+//! is measured twice, first without them; then they get a warm-up to fill every buffer on their
+//! way.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, sleep_until, timeout_at};
 
-use super::{Figures, Metric, bulk, count, round_trip};
-use crate::cell::{Cell, Finished, keep_working};
+use super::{Figures, Metric, count, round_trip};
+use crate::cell::{Cell, Finished};
 use crate::client::{LIMIT, StoodStill};
+use crate::downloads::Downloads;
 
-pub(super) const METRICS: [Metric; 8] = [
-    Metric::lower("p50 beside 2 bulk", "µs"),
-    Metric::lower("p99 beside 2 bulk", "µs"),
+pub(super) const METRICS: [Metric; 4] = [
+    Metric::lower("p50", "µs"),
+    Metric::lower("p99", "µs"),
+    Metric::lower("max", "µs"),
     Metric::higher("bulk rate", "Gbit/s"),
-    Metric::lower("p50 beside 2 bulk and 4 stalled", "µs"),
-    Metric::lower("p99 beside 2 bulk and 4 stalled", "µs"),
-    Metric::higher("bulk rate with stalled", "Gbit/s"),
-    Metric::lower("p99 with stalled ÷ without", "×"),
-    Metric::lower("p50 with stalled ÷ without", "×"),
+];
+
+pub(super) const STALLED_METRICS: [Metric; 9] = [
+    Metric::lower("p50", "µs"),
+    Metric::lower("p99", "µs"),
+    Metric::lower("max", "µs"),
+    Metric::higher("bulk rate", "Gbit/s"),
+    Metric::lower("p50 before the stalled", "µs"),
+    Metric::lower("p99 before the stalled", "µs"),
+    Metric::higher("bulk rate before the stalled", "Gbit/s"),
+    Metric::lower("p99 with stalled ÷ before", "×"),
+    Metric::lower("p50 with stalled ÷ before", "×"),
 ];
 
 /// Downloads.
@@ -37,55 +45,61 @@ const STALLED: u32 = 4;
 struct Seen {
     p50: f64,
     p99: f64,
+    max: f64,
     gbits: f64,
 }
 
+/// Beside the downloads alone.
 pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
-    let received = Arc::new(AtomicU64::new(0));
-    let mut downloads = JoinSet::new();
-    for _ in 0..BULK {
-        let stream = cell.download().await.context("bulk")?;
-        downloads.spawn(bulk::receive(stream, Arc::clone(&received)));
-    }
-    let mut small = cell.route.open(cell.at.echo).await.context("small")?;
-    let without = watch(cell, &mut downloads, &mut small, &received).await;
-    let without = without.context("beside bulk alone")?;
+    let (mut downloads, mut small) = open(cell).await?;
+    let seen = watch(cell, &mut downloads, &mut small).await?;
+    let figures = [seen.p50, seen.p99, seen.max, seen.gbits];
+    Ok(figures.map(Some).to_vec())
+}
 
+/// Beside the downloads alone, then beside stalled ones as well.
+pub(super) async fn measure_stalled(cell: &Cell<'_>) -> Result<Figures> {
+    let (mut downloads, mut small) = open(cell).await?;
+    let before = watch(cell, &mut downloads, &mut small).await;
+    let before = before.context("beside bulk alone")?;
     let mut stalled = Vec::new();
     for number in 1..=STALLED {
-        let opened = cell.download().await;
+        let opened = cell.route.download(cell.at.source).await;
         stalled.push(opened.with_context(|| format!("stalled tunnel {number}"))?);
-        keep_working(&mut downloads, cell.plan.warm_up / STALLED).await?;
+        sleep(cell.plan.warm_up / STALLED).await;
     }
-    let with = watch(cell, &mut downloads, &mut small, &received).await;
+    let with = watch(cell, &mut downloads, &mut small).await;
     let with = with.with_context(|| format!("beside bulk and {} stalled", stalled.len()))?;
     Ok([
-        without.p50,
-        without.p99,
-        without.gbits,
         with.p50,
         with.p99,
+        with.max,
         with.gbits,
-        with.p99 / without.p99,
-        with.p50 / without.p50,
+        before.p50,
+        before.p99,
+        before.gbits,
+        with.p99 / before.p99,
+        with.p50 / before.p50,
     ]
     .map(Some)
     .to_vec())
 }
 
-async fn watch(
-    cell: &Cell<'_>,
-    downloads: &mut JoinSet<Result<()>>,
-    small: &mut TcpStream,
-    received: &AtomicU64,
-) -> Result<Seen> {
+async fn open(cell: &Cell<'_>) -> Result<(Downloads, TcpStream)> {
+    let downloads = Downloads::start(cell.route, cell.at.source, BULK).await;
+    let downloads = downloads.context("bulk")?;
+    let small = cell.route.open(cell.at.echo).await.context("small")?;
+    Ok((downloads, small))
+}
+
+async fn watch(cell: &Cell<'_>, downloads: &mut Downloads, small: &mut TcpStream) -> Result<Seen> {
     let window = cell.window();
     let finished = Finished::default();
     let gbits = async {
-        keep_working(downloads, cell.plan.warm_up).await?;
-        let before = received.load(Ordering::Relaxed);
-        keep_working(downloads, cell.plan.window).await?;
-        let bytes = received.load(Ordering::Relaxed) - before;
+        sleep_until(window.start).await;
+        let before = downloads.received().await?;
+        sleep_until(window.end).await;
+        let bytes = downloads.received().await?.saturating_sub(before);
         Ok(count(bytes) * 8.0 / 1e9 / cell.plan.window.as_secs_f64())
     };
     let exchanges = async {
@@ -98,6 +112,11 @@ async fn watch(
     };
     let (gbits, mut latencies): (f64, Vec<Duration>) = tokio::try_join!(gbits, exchanges)?;
     latencies.sort_unstable();
-    let [p50, p99] = round_trip::percentiles(&latencies)?;
-    Ok(Seen { p50, p99, gbits })
+    let [p50, p99, max] = round_trip::percentiles(&latencies)?;
+    Ok(Seen {
+        p50,
+        p99,
+        max,
+        gbits,
+    })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{Figures, Metric, by_program, count};
 use crate::cell::{Cell, cpu_seconds, keep_working};
 use crate::client::{CHUNK, StoodStill};
+use crate::downloads::receive;
 
 pub(super) const METRICS: [Metric; 4] = [
     Metric::higher("rate", "Gbit/s"),
@@ -46,7 +47,7 @@ pub(super) async fn measure(cell: &Cell<'_>, way: Direction, streams: u32) -> Re
     for _ in 0..streams {
         match way {
             Direction::Down => {
-                let stream = cell.download().await?;
+                let stream = cell.route.download(cell.at.source).await?;
                 workers.spawn(receive(stream, Arc::clone(&received)));
             }
             Direction::Up => {
@@ -82,17 +83,6 @@ async fn sample(cell: &Cell<'_>, way: Direction, received: &AtomicU64) -> Result
         bytes,
         ticks: cell.cpu_ticks()?,
     })
-}
-
-/// Reads and counts until the stream ends.
-pub(super) async fn receive(mut stream: TcpStream, received: Arc<AtomicU64>) -> Result<()> {
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        match stream.read(&mut buffer).await.context("receive")? {
-            0 => return Ok(()),
-            length => received.fetch_add(u64::try_from(length)?, Ordering::Relaxed),
-        };
-    }
 }
 
 async fn send(mut stream: TcpStream) -> Result<()> {

@@ -8,9 +8,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Figures, Metric, bulk, by_program, count};
+use super::{Figures, Metric, by_program, count};
 use crate::cell::{Cell, keep_working};
 use crate::client;
+use crate::downloads::receive;
 use crate::proc_fs::Memory;
 
 pub(super) const METRICS: [Metric; 8] = [
@@ -86,8 +87,8 @@ async fn busy(cell: &Cell<'_>, tunnels: u32) -> Result<(u32, Vec<Memory>)> {
     let received = Arc::new(AtomicU64::new(0));
     let mut downloads = JoinSet::new();
     for _ in 0..tunnels {
-        let stream = cell.download().await?;
-        downloads.spawn(bulk::receive(stream, Arc::clone(&received)));
+        let stream = cell.route.download(cell.at.source).await?;
+        downloads.spawn(receive(stream, Arc::clone(&received)));
     }
     keep_working(&mut downloads, cell.plan.warm_up + cell.plan.window).await?;
     Ok((tunnels, cell.memory()?))

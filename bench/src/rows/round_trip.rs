@@ -81,19 +81,19 @@ pub(super) async fn exchanges(
 
 /// Rate and percentiles of sorted latencies.
 pub(super) fn figures(latencies: &[Duration], window: Duration) -> Result<Figures> {
-    let [p50, p99] = percentiles(latencies)?;
+    let [p50, p99, _] = percentiles(latencies)?;
     let rate = count(u64::try_from(latencies.len())?) / window.as_secs_f64();
     Ok(vec![Some(rate), Some(p50), Some(p99)])
 }
 
-/// The 50th and the 99th percentile of sorted latencies, in microseconds.
-pub(super) fn percentiles(latencies: &[Duration]) -> Result<[f64; 2]> {
+/// The 50th and the 99th percentile and the largest of sorted latencies, in microseconds.
+pub(super) fn percentiles(latencies: &[Duration]) -> Result<[f64; 3]> {
     let nothing = || StoodStill("nothing was finished in the whole window".to_owned());
     let at = |percent| {
         let value = percentile(latencies, percent).with_context(nothing)?;
         anyhow::Ok(value.as_secs_f64() * 1e6)
     };
-    Ok([at(50)?, at(99)?])
+    Ok([at(50)?, at(99)?, at(100)?])
 }
 
 #[cfg(test)]
