@@ -148,10 +148,15 @@ fn group(
                         long(median)
                     ),
                 );
-                text(body, (to + 8.0, y + 14.0), "figure", &figure(median));
+                let failed = table::failed(row, column.kind, outcomes);
+                let failed = failed
+                    .map(|failed| format!(" ({failed})"))
+                    .unwrap_or_default();
+                let words = format!("{}{failed}", figure(median));
+                text(body, (to + 8.0, y + 14.0), "figure", &words);
                 String::new()
             }
-            None => missing(row, column, outcomes).to_owned(),
+            None => missing(row, column, outcomes),
         };
         text(body, (LEFT, y + 14.0), "note", &words);
         y += LINE;
@@ -160,14 +165,12 @@ fn group(
 }
 
 /// Why there is no bar.
-fn missing(row: Row, column: &Column, outcomes: &[Outcome]) -> &'static str {
+fn missing(row: Row, column: &Column, outcomes: &[Outcome]) -> String {
     if !column.installed {
-        return "not installed";
+        return "not installed".to_owned();
     }
-    let of_cell = |outcome: &&Outcome| outcome.row == row && outcome.kind == column.kind;
-    let mut failures = outcomes.iter().filter(of_cell);
-    let failure = failures.find_map(|outcome| outcome.figures.as_ref().err());
-    failure.map_or("–", |failure| failure.word())
+    let failed = table::failed(row, column.kind, outcomes);
+    failed.unwrap_or_else(|| "–".to_owned())
 }
 
 fn text(body: &mut String, (x, y): (f64, f64), class: &str, words: &str) {
@@ -214,6 +217,7 @@ mod tests {
             outcome(Kind::Direct, Ok(90_000.0)),
             outcome(Kind::Towline, Ok(5_000.0)),
             outcome(Kind::Towline, Ok(10_000.0)),
+            outcome(Kind::Towline, Err("a < b")),
             outcome(Kind::Reference, Err("a < b")),
         ];
         let chart = CHARTS
@@ -233,7 +237,7 @@ mod tests {
             ">stood still<",
             ">not installed<",
             ">90,000<",
-            ">7,500<",
+            ">7,500 (1 of 3 stood still)<",
             ">R&amp;D<",
         ] {
             assert!(svg.contains(text), "{text} in {svg}");

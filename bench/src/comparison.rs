@@ -233,7 +233,7 @@ fn method(cli: &Cli, plan: &Plan) -> Result<String> {
         "{warning}\
          - median [min–max] of {rounds} interleaved rounds; a cell has fresh processes, {warm_up:?} \
          of warm-up and {window:?} of measurement; ↑ more is better, ↓ less is better; a ratio is \
-         one of medians\n\
+         one of medians, of the rounds that both have\n\
          - load generator and target are a process of one thread each on the same machine; \
          loopback; uploads are counted where they arrive; GB = 10^9 payload bytes; CPU time from \
          /proc/PID/stat in ticks of 1/{ticks} s\n\

@@ -1,5 +1,7 @@
 //! The comparison as Markdown: pure, from figures to text.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{Better, Figures, Row};
@@ -89,11 +91,8 @@ fn line(row: Row, index: usize, columns: &[Column], outcomes: &[Outcome]) -> Str
     for column in columns {
         texts.push(cell(row, index, column, outcomes));
     }
-    let median = |kind| Spread::of(&values(row, index, kind, outcomes)).map(|all| all.median);
-    let ours = median(Kind::Towline);
     for other in compared(columns) {
-        let ratio = ours.zip(median(other.kind)).map(|(a, b)| ratio(a, b));
-        texts.push(ratio.unwrap_or_else(|| NOTHING.to_owned()));
+        texts.push(compare((row, index), [Kind::Towline, other.kind], outcomes));
     }
     cells(&texts)
 }
@@ -105,35 +104,77 @@ fn compared(columns: &[Column]) -> Vec<&Column> {
     others.filter(|_| ours).collect()
 }
 
+/// The medians of the rounds in which both subjects were measured, as a ratio; says how many rounds
+/// these were if it was not all of them.
+fn compare((row, index): (Row, usize), kinds: [Kind; 2], outcomes: &[Outcome]) -> String {
+    let pairs = paired((row, index), kinds, outcomes);
+    let (a, b): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+    let (Some(a), Some(b)) = (Spread::of(&a), Spread::of(&b)) else {
+        return NOTHING.to_owned();
+    };
+    let text = ratio(a.median, b.median);
+    match pairs.len() {
+        all if all == rounds(row, outcomes).len() => text,
+        1 => format!("{text} (1 round)"),
+        some => format!("{text} ({some} rounds)"),
+    }
+}
+
+/// What two subjects measured in the same rounds; a round in which one failed is left out for both.
+fn paired((row, index): (Row, usize), [a, b]: [Kind; 2], outcomes: &[Outcome]) -> Vec<(f64, f64)> {
+    let value = |kind, round| {
+        let of_cell = |one: &&Outcome| one.row == row && one.kind == kind && one.round == round;
+        let figures = outcomes.iter().find(of_cell)?.figures.as_ref().ok()?;
+        figures.get(index).copied().flatten()
+    };
+    let rounds = rounds(row, outcomes).into_iter();
+    rounds
+        .filter_map(|round| value(a, round).zip(value(b, round)))
+        .collect()
+}
+
+/// The rounds in which a row was measured on anybody.
+fn rounds(row: Row, outcomes: &[Outcome]) -> BTreeSet<u32> {
+    let of_row = outcomes.iter().filter(|outcome| outcome.row == row);
+    of_row.map(|outcome| outcome.round).collect()
+}
+
 fn cell(row: Row, index: usize, column: &Column, outcomes: &[Outcome]) -> String {
     if !column.installed {
         return "not installed".to_owned();
     }
-    let of_cell = |outcome: &&Outcome| outcome.row == row && outcome.kind == column.kind;
-    let rounds = outcomes.iter().filter(of_cell).count();
-    let failed = outcomes.iter().filter(of_cell);
-    let failed: Vec<&Failure> = failed
-        .filter_map(|outcome| outcome.figures.as_ref().err())
-        .collect();
     let values = values(row, index, column.kind, outcomes);
-    let text = match (Spread::of(&values), failed.first()) {
-        (None, Some(failure)) => return format!("{}, see below", failure.word()),
-        (None, None) => return NOTHING.to_owned(),
-        (Some(one), _) if values.len() == 1 => figure(one.median),
-        (Some(all), _) => format!(
+    let text = match Spread::of(&values) {
+        None => None,
+        Some(one) if values.len() == 1 => Some(figure(one.median)),
+        Some(all) => Some(format!(
             "{} [{}–{}]",
             figure(all.median),
             figure(all.min),
             figure(all.max)
-        ),
+        )),
     };
-    match failed.as_slice() {
-        [] => text,
-        [first, ..] => {
-            let (some, word) = (failed.len(), first.word());
-            format!("{text}, {some} of {rounds} {word}, see below")
-        }
+    match (text, failed(row, column.kind, outcomes)) {
+        (Some(text), Some(failed)) => format!("{text}, {failed}, see below"),
+        (Some(text), None) => text,
+        (None, Some(failed)) => format!("{failed}, see below"),
+        (None, None) => NOTHING.to_owned(),
     }
+}
+
+/// How many rounds of a cell failed and how, `1 of 3 stood still`; nothing when none did.
+pub fn failed(row: Row, kind: Kind, outcomes: &[Outcome]) -> Option<String> {
+    let of_cell = |outcome: &&Outcome| outcome.row == row && outcome.kind == kind;
+    let figures = outcomes.iter().filter(of_cell).map(|one| &one.figures);
+    let failures: Vec<&Failure> = figures
+        .clone()
+        .filter_map(|one| one.as_ref().err())
+        .collect();
+    let (word, all) = (failures.first()?.word(), figures.count());
+    Some(match failures.len() {
+        some if some < all => format!("{some} of {all} {word}"),
+        _ => word.to_owned(),
+    })
 }
 
 /// What was measured in all rounds that did not fail.
@@ -209,6 +250,27 @@ mod tests {
         assert!(lines[3].ends_with("| 10.0 [10.0–10.0] | 50.0 [40.0–60.0] | 5.00 × |"));
         assert!(lines[4].ends_with("| – | – | – |"), "{}", lines[4]);
         assert_eq!(lines.len(), 9);
+    }
+
+    #[test]
+    fn a_ratio_is_of_rounds_that_both_have() {
+        let columns = [column(Kind::Towline, true), column(Kind::Reference, true)];
+        let rate = |rate| Ok(vec![Some(rate)]);
+        let mut outcomes = vec![
+            outcome(Kind::Towline, 1, rate(10.0)),
+            outcome(Kind::Reference, 1, rate(5.0)),
+            outcome(Kind::Towline, 2, rate(90.0)),
+            outcome(Kind::Reference, 2, Err("stands still")),
+        ];
+        let text = &lines(&columns, &outcomes)[2];
+        assert!(
+            text.ends_with("| 5.00, 1 of 2 stood still, see below | 2.00 × (1 round) |"),
+            "{text}"
+        );
+        outcomes.push(outcome(Kind::Towline, 3, rate(10.0)));
+        outcomes.push(outcome(Kind::Reference, 3, rate(1.0)));
+        let text = &lines(&columns, &outcomes)[2];
+        assert!(text.ends_with("| 3.33 × (2 rounds) |"), "{text}");
     }
 
     #[test]
