@@ -53,10 +53,10 @@ bench: ## compare with a direct connection, and with peers that are there (minut
 	$(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
 	target/release/towline-bench $(BENCH_ARGS)
 
-bench-peers: ## install the peers and compare with all of them; writes bench/results (an hour)
+bench-peers: ## install the peers and compare with all of them; writes bench/results (hours)
 	bench/peers/install "$(CURDIR)/target/peers"
 	$(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
-	target/release/towline-bench --peers-dir target/peers --results bench/results $(BENCH_ARGS)
+	target/release/towline-bench --peers-dir target/peers --agents 2000 --results bench/results $(BENCH_ARGS)
 
 bench-micro: ## measure heads, control messages, session choice and splicing alone
 	$(CARGO) bench --profile quick --locked -p towline-bench --bench pure --bench splice

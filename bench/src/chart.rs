@@ -21,7 +21,7 @@ pub struct Chart {
 }
 
 /// All that are drawn.
-pub const CHARTS: [Chart; 7] = [
+pub const CHARTS: [Chart; 10] = [
     Chart {
         file: "bulk.svg",
         title: "Bulk, Gbit/s (more is better)",
@@ -37,7 +37,14 @@ pub const CHARTS: [Chart; 7] = [
     Chart {
         file: "cpu.svg",
         title: "CPU seconds per GB, server and agent (less is better)",
-        bars: &[(Row::BulkDown1, 1), (Row::BulkDown8, 1), (Row::BulkUp1, 1)],
+        bars: &[
+            (Row::BulkDown1, 1),
+            (Row::BulkDown8, 1),
+            (Row::BulkDown64, 1),
+            (Row::BulkUp1, 1),
+            (Row::BulkUp8, 1),
+            (Row::BulkUp64, 1),
+        ],
     },
     Chart {
         file: "round-trips.svg",
@@ -50,13 +57,28 @@ pub const CHARTS: [Chart; 7] = [
     },
     Chart {
         file: "latency.svg",
-        title: "Round trip on one tunnel, p50 and p99, µs (less is better)",
-        bars: &[(Row::RoundTrip1, 1), (Row::RoundTrip1, 2)],
+        title: "Round trip on 1 and 64 tunnels, p50 and p99, µs (less is better)",
+        bars: &[
+            (Row::RoundTrip1, 1),
+            (Row::RoundTrip1, 2),
+            (Row::RoundTrip64, 1),
+            (Row::RoundTrip64, 2),
+        ],
     },
     Chart {
         file: "connect.svg",
         title: "Connect, request, close per second (more is better)",
         bars: &[(Row::Connect8, 0), (Row::Connect64, 0)],
+    },
+    Chart {
+        file: "connect-latency.svg",
+        title: "Connect to answer, p50 and p99, µs (less is better)",
+        bars: &[
+            (Row::Connect8, 1),
+            (Row::Connect8, 2),
+            (Row::Connect64, 1),
+            (Row::Connect64, 2),
+        ],
     },
     Chart {
         file: "beside.svg",
@@ -67,6 +89,16 @@ pub const CHARTS: [Chart; 7] = [
         file: "memory.svg",
         title: "KiB per idle tunnel, server and agent (less is better)",
         bars: &[(Row::Memory, 0)],
+    },
+    Chart {
+        file: "memory-busy.svg",
+        title: "KiB per busy tunnel, server and agent (less is better)",
+        bars: &[(Row::MemoryBusy, 0)],
+    },
+    Chart {
+        file: "sessions.svg",
+        title: "KiB per idle session, server and agent (less is better)",
+        bars: &[(Row::Sessions, 2)],
     },
 ];
 
@@ -133,7 +165,7 @@ fn group(
         let words = match spread(column.kind) {
             Some(Spread { median, min, max }) => {
                 let class = match column.kind {
-                    Kind::Towline => "ours",
+                    kind if kind.is_ours() => "ours",
                     Kind::Direct => "direct",
                     Kind::RatholePlain => "plain",
                     _ => "peer",

@@ -68,6 +68,15 @@ pub struct Cli {
     #[arg(long, env = "TOWLINE_BIN_DIR", value_name = "DIR")]
     bin_dir: Option<PathBuf>,
 
+    /// Flags for proxy-server and proxy-agent alike, as one argument; the table names them.
+    #[arg(
+        long,
+        value_name = "FLAGS",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    towline_flags: String,
+
     /// Write what was measured to a file that --merge reads.
     #[arg(long, value_name = "FILE")]
     pub save: Option<PathBuf>,
@@ -188,6 +197,14 @@ impl Cli {
         })
     }
 
+    /// The flags that the programs of a subject get besides what they need.
+    pub fn flags(&self, kind: Kind) -> Vec<String> {
+        let given = self.towline_flags.split_whitespace();
+        let given = given.filter(|_| kind.is_ours());
+        let own = kind.flags().iter().copied();
+        own.chain(given).map(str::to_owned).collect()
+    }
+
     fn bin_dir(&self) -> io::Result<PathBuf> {
         if let Some(dir) = &self.bin_dir {
             return Ok(dir.clone());
@@ -235,6 +252,15 @@ mod tests {
         assert_eq!(cli.rows(), [Row::BulkUp8, Row::Memory]);
         assert_eq!(cli.subjects(), [Kind::Towline]);
         assert_eq!(cli.soak, Some(200_000));
+    }
+
+    #[test]
+    fn flags_are_for_ours() {
+        let cli = parse("towline-bench --towline-flags=--congestion=cubic");
+        assert_eq!(cli.flags(Kind::Towline), ["--congestion=cubic"]);
+        let small = ["--udp-max-datagram", "1472", "--congestion=cubic"];
+        assert_eq!(cli.flags(Kind::TowlineSmall), small);
+        assert!(cli.flags(Kind::FrpTls).is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use tokio::time::{Duration, timeout};
@@ -49,7 +49,7 @@ impl Subjects {
             skipped: Vec::new(),
         };
         for kind in cli.subjects() {
-            let there = found.look_for(kind, cli.binaries(kind)?)?;
+            let there = found.look_for(kind, cli)?;
             found.columns.push(Column {
                 kind,
                 installed: there,
@@ -74,13 +74,14 @@ impl Subjects {
         Ok(text)
     }
 
-    fn look_for(&mut self, kind: Kind, binaries: Option<PathBuf>) -> Result<bool> {
-        let Some(binaries) = binaries else {
+    fn look_for(&mut self, kind: Kind, cli: &Cli) -> Result<bool> {
+        let Some(binaries) = cli.binaries(kind)? else {
             let line = format!("{}: no folder was named", kind.name());
             self.skipped.push(line);
             return Ok(false);
         };
-        let subject = Subject::new(kind, &binaries)?;
+        let mut subject = Subject::new(kind, &binaries)?;
+        subject.flags = cli.flags(kind);
         match subject.missing() {
             None => self.installed.push(subject),
             Some(path) if kind.must_work() => {

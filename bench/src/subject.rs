@@ -43,6 +43,10 @@ pub enum Kind {
     Direct,
     /// proxy-server and proxy-agent.
     Towline,
+    /// The same with datagrams no larger than an Ethernet takes, as all QUIC peers send them.
+    #[value(name = "towline-1472")]
+    #[serde(rename = "towline-1472")]
+    TowlineSmall,
     /// quic-server and quic-client of gardener/quic-reverse-http-tunnel.
     Reference,
     /// Server and agent of Kubernetes' apiserver-network-proxy.
@@ -64,6 +68,8 @@ pub enum Kind {
 pub struct Subject {
     /// Which one.
     pub kind: Kind,
+    /// Flags that both programs of ours get besides; peers have none.
+    pub flags: Vec<String>,
     binaries: PathBuf,
     certs: TempDir,
 }
@@ -89,6 +95,8 @@ pub struct Swarm {
     pub server: SocketAddr,
     /// Certificates that it accepts.
     pub certs: PathBuf,
+    /// Flags that agents get besides.
+    pub flags: Vec<String>,
 }
 
 // === impl Kind ===
@@ -99,6 +107,7 @@ impl Kind {
         match self {
             Self::Direct => "direct",
             Self::Towline => "towline",
+            Self::TowlineSmall => "towline-1472",
             Self::Reference => "reference",
             Self::Konnectivity => "konnectivity",
             Self::FrpQuic => "frp-quic",
@@ -111,13 +120,26 @@ impl Kind {
 
     /// Whether a row that fails here is a failure of the bench: ours, or the machine's.
     pub fn must_work(self) -> bool {
-        matches!(self, Self::Direct | Self::Towline)
+        self == Self::Direct || self.is_ours()
+    }
+
+    /// Whether its programs are Towline's.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Towline | Self::TowlineSmall)
+    }
+
+    /// Flags of programs of ours that make this subject what it is.
+    pub fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::TowlineSmall => &["--udp-max-datagram", "1472"],
+            _ => &[],
+        }
     }
 
     /// The folder of a peer's programs below that of all peers; none when it is no such peer.
     pub fn folder(self) -> Option<&'static str> {
         match self {
-            Self::Direct | Self::Towline => None,
+            Self::Direct | Self::Towline | Self::TowlineSmall => None,
             Self::Reference => Some("reference"),
             Self::Konnectivity => Some("konnectivity"),
             Self::FrpQuic | Self::FrpTls => Some("frp"),
@@ -129,7 +151,7 @@ impl Kind {
     fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Direct => &[],
-            Self::Towline => &towline::PROGRAMS,
+            Self::Towline | Self::TowlineSmall => &towline::PROGRAMS,
             Self::Reference => &reference::PROGRAMS,
             Self::Konnectivity => &konnectivity::PROGRAMS,
             Self::FrpQuic | Self::FrpTls => &frp::PROGRAMS,
@@ -151,6 +173,7 @@ impl Subject {
         DevCerts::generate(Validity::days(1))?.write(certs.path())?;
         Ok(Self {
             kind,
+            flags: Vec::new(),
             binaries: binaries.to_owned(),
             certs,
         })
@@ -171,7 +194,7 @@ impl Subject {
         let binaries = &self.binaries;
         match self.kind {
             Kind::Direct => Ok("load generator to target, no proxy, NOT ENCRYPTED".to_owned()),
-            Kind::Towline => towline::describe(binaries).await,
+            Kind::Towline | Kind::TowlineSmall => towline::describe(binaries, &self.flags).await,
             Kind::Reference => reference::describe(binaries).await,
             Kind::Konnectivity => konnectivity::describe(binaries).await,
             Kind::FrpQuic => frp::describe(binaries, frp::Transport::Quic).await,
@@ -251,8 +274,8 @@ impl Subject {
     fn set_up(&self, place: Place<'_>) -> Result<Option<(Setup, Option<Swarm>)>> {
         let setup = match self.kind {
             Kind::Direct => return Ok(None),
-            Kind::Towline => {
-                let (setup, swarm) = towline::set_up(place)?;
+            Kind::Towline | Kind::TowlineSmall => {
+                let (setup, swarm) = towline::set_up(place, &self.flags)?;
                 return Ok(Some((setup, Some(swarm))));
             }
             Kind::Reference => reference::set_up(place),

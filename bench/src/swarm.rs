@@ -84,6 +84,8 @@ impl Swarm {
             .arg(file("agent.pem"))
             .arg("--cert-key")
             .arg(file("agent-key.pem"))
+            .args(&place.flags)
+            .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{Better, Figures, Row};
+use crate::rows::{Better, Figures, Metric, Row};
 use crate::stats::{Spread, figure, ratio};
 use crate::subject::Kind;
 
@@ -64,14 +64,45 @@ pub fn markdown(rows: &[Row], columns: &[Column], outcomes: &[Outcome]) -> Strin
         }
     }
     lines.push(String::new());
+    lines.extend(small_ratios(rows, columns, outcomes));
     lines.extend(failures(outcomes));
     lines.join("\n") + "\n"
+}
+
+/// A table of the ratios of ours with small datagrams; nothing without it, or without others.
+fn small_ratios(rows: &[Row], columns: &[Column], outcomes: &[Outcome]) -> Vec<String> {
+    let small = Kind::TowlineSmall;
+    let others = compared(small, columns).into_iter();
+    let others: Vec<_> = others.filter(|other| !other.kind.is_ours()).collect();
+    if others.is_empty() {
+        return Vec::new();
+    }
+    let titles = others
+        .iter()
+        .map(|other| format!("{} ÷ {}", small.name(), other.kind.name()));
+    let titles: Vec<String> = ["row".to_owned()].into_iter().chain(titles).collect();
+    let rule = format!("|---{}|", "|---:".repeat(others.len()));
+    let mut lines = vec![cells(&titles), rule];
+    for row in rows {
+        for (index, metric) in row.metrics().iter().enumerate() {
+            let ratios = others
+                .iter()
+                .map(|other| compare((*row, index), [small, other.kind], outcomes));
+            let mut texts = vec![title(*row, metric)];
+            texts.extend(ratios);
+            if texts[1..].iter().any(|text| text != NOTHING) {
+                lines.push(cells(&texts));
+            }
+        }
+    }
+    lines.push(String::new());
+    lines
 }
 
 fn head(columns: &[Column]) -> Vec<String> {
     let mut titles = vec!["row".to_owned(), "unit".to_owned()];
     titles.extend(columns.iter().map(|column| column.kind.name().to_owned()));
-    for other in compared(columns) {
+    for other in compared(Kind::Towline, columns) {
         titles.push(format!("towline ÷ {}", other.kind.name()));
     }
     let rule = format!("|---|---{}|", "|---:".repeat(titles.len() - 2));
@@ -80,28 +111,30 @@ fn head(columns: &[Column]) -> Vec<String> {
 
 fn line(row: Row, index: usize, columns: &[Column], outcomes: &[Outcome]) -> String {
     let metric = row.metrics()[index];
-    let arrow = match metric.better {
-        Better::Higher => "↑",
-        Better::Lower => "↓",
-    };
-    let mut texts = vec![
-        format!("{}: {} {arrow}", row.title(), metric.what),
-        metric.unit.to_owned(),
-    ];
+    let mut texts = vec![title(row, &metric), metric.unit.to_owned()];
     for column in columns {
         texts.push(cell(row, index, column, outcomes));
     }
-    for other in compared(columns) {
+    for other in compared(Kind::Towline, columns) {
         texts.push(compare((row, index), [Kind::Towline, other.kind], outcomes));
     }
     cells(&texts)
 }
 
-/// The other subjects, when ours is in the table.
-fn compared(columns: &[Column]) -> Vec<&Column> {
-    let ours = columns.iter().any(|column| column.kind == Kind::Towline);
-    let others = columns.iter().filter(|column| column.kind != Kind::Towline);
-    others.filter(|_| ours).collect()
+/// What a figure is and which way is better.
+fn title(row: Row, metric: &Metric) -> String {
+    let arrow = match metric.better {
+        Better::Higher => "↑",
+        Better::Lower => "↓",
+    };
+    format!("{}: {} {arrow}", row.title(), metric.what)
+}
+
+/// The subjects that one of ours is compared with: all others, when it is in the table.
+fn compared(ours: Kind, columns: &[Column]) -> Vec<&Column> {
+    let there = columns.iter().any(|column| column.kind == ours);
+    let others = columns.iter().filter(|column| column.kind != ours);
+    others.filter(|_| there).collect()
 }
 
 /// The medians of the rounds in which both subjects were measured, as a ratio; says how many rounds
@@ -271,6 +304,25 @@ mod tests {
         outcomes.push(outcome(Kind::Reference, 3, rate(1.0)));
         let text = &lines(&columns, &outcomes)[2];
         assert!(text.ends_with("| 3.33 × (2 rounds) |"), "{text}");
+    }
+
+    #[test]
+    fn small_datagrams_have_ratios_of_their_own() {
+        let kinds = [Kind::Towline, Kind::TowlineSmall, Kind::Reference];
+        let columns = kinds.map(|kind| column(kind, true));
+        let outcomes = [
+            outcome(Kind::Towline, 1, Ok(vec![Some(9.0)])),
+            outcome(Kind::TowlineSmall, 1, Ok(vec![Some(8.0)])),
+            outcome(Kind::Reference, 1, Ok(vec![Some(2.0)])),
+        ];
+        let text = lines(&columns, &outcomes);
+        let end = text.len() - 4;
+        let expected = [
+            "| row | towline-1472 ÷ reference |",
+            "|---|---:|",
+            "| connect-request-close, 8 workers: rate ↑ | 4.00 × |",
+        ];
+        assert_eq!(text[end..end + 3], expected, "{text:?}");
     }
 
     #[test]

@@ -37,6 +37,9 @@ impl Program {
 
     /// Starts the file `path` with stdout and stderr to a file `name` in `logs`.
     ///
+    /// It gets no environment: variables that set flags, or a runtime's threads and collector, are
+    /// nobody's default.
+    ///
     /// # Errors
     /// When the system refuses.
     pub fn launch(
@@ -49,6 +52,7 @@ impl Program {
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let process = Command::new(path)
             .args(arguments)
+            .env_clear()
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -11,18 +11,22 @@ use crate::client::Route;
 
 pub(super) const PROGRAMS: [&str; 2] = ["proxy-server", "proxy-agent"];
 
-pub(super) async fn describe(binaries: &Path) -> Result<String> {
+pub(super) async fn describe(binaries: &Path, flags: &[String]) -> Result<String> {
     let version = program::first_line(&binaries.join(PROGRAMS[0]), &["--version"]).await?;
+    let flags = match flags {
+        [] => "default flags".to_owned(),
+        some => format!("`{}`, otherwise default flags", some.join(" ")),
+    };
     Ok(format!(
-        "{version} and proxy-agent with default flags: mutual TLS, metrics, log and access log on \
+        "{version} and proxy-agent with {flags}: mutual TLS, metrics, log and access log on \
          (stderr to a file)"
     ))
 }
 
-/// The programs, and where further agents find the server.
-pub(super) fn set_up(place: Place<'_>) -> Result<(Setup, Swarm)> {
+/// The programs with these flags for both, and where further agents find the server.
+pub(super) fn set_up(place: Place<'_>, flags: &[String]) -> Result<(Setup, Swarm)> {
     let ([tcp], quic, certs) = (free_tcp()?, free_udp()?, place.certs);
-    let server = arguments([
+    let mut server = arguments([
         ("--listen-tcp", tcp.to_string()),
         ("--listen-quic", quic.to_string()),
         ("--admin-listen", "127.0.0.1:0".to_owned()),
@@ -30,13 +34,15 @@ pub(super) fn set_up(place: Place<'_>) -> Result<(Setup, Swarm)> {
         ("--cert-key", file(certs, "server-key.pem")),
         ("--client-ca-file", file(certs, "ca.pem")),
     ]);
-    let agent = arguments([
+    let mut agent = arguments([
         ("--server", quic.to_string()),
         ("--admin-listen", "127.0.0.1:0".to_owned()),
         ("--ca-file", file(certs, "ca.pem")),
         ("--cert-file", file(certs, "agent.pem")),
         ("--cert-key", file(certs, "agent-key.pem")),
     ]);
+    server.extend_from_slice(flags);
+    agent.extend_from_slice(flags);
     let setup = Setup {
         server: Launch::new(PROGRAMS[0], server),
         agent: Launch::new(PROGRAMS[1], agent),
@@ -47,6 +53,7 @@ pub(super) fn set_up(place: Place<'_>) -> Result<(Setup, Swarm)> {
     let swarm = Swarm {
         server: quic,
         certs: certs.to_owned(),
+        flags: flags.to_vec(),
     };
     Ok((setup, swarm))
 }
