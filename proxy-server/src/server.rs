@@ -106,6 +106,7 @@ pub struct Bound {
     tunnels: Tunnels,
     registry: Registry,
     drain_timeout: Duration,
+    busy_poll: Duration,
 }
 
 /// Checks flags and files without opening any socket.
@@ -193,6 +194,7 @@ pub fn bind(args: &ServeArgs, log: Option<&TelemetryGuard>) -> Result<Bound, Sta
         tunnels,
         registry,
         drain_timeout,
+        busy_poll: args.session.busy_poll,
     })
 }
 
@@ -266,6 +268,13 @@ impl Bound {
                 door.run(Arc::clone(&clients), stop_accepting.child_token()),
             );
         }
+        let awake = Tasks::new();
+        if !self.busy_poll.is_zero() {
+            let tunnels = tunnels.clone();
+            awake.spawn("busy poll", async move {
+                match tunnels.poll_busily(self.busy_poll).await {}
+            });
+        }
         info!(address = %self.admin_address, "admin listening");
         ready.ready();
 
@@ -299,6 +308,7 @@ impl Bound {
             agent_tasks.abort_all();
         }
         accepting.finish_within(FAREWELL).await;
+        awake.abort_all();
         // 7. The admin pages go last, so that the drain could be watched.
         drop(admin);
         info!("shut down");

@@ -11,6 +11,7 @@ use towline_service::admin::{self, Admin};
 use towline_service::readiness::Readiness;
 use towline_service::runtime::{RunError, StartError};
 use towline_service::shutdown::Shutdown;
+use towline_service::tasks::Tasks;
 use towline_service::{build_info, telemetry};
 use towline_tunnel::control::AgentKind;
 use towline_tunnel::keep::{Keep, Serve};
@@ -140,12 +141,21 @@ impl<S: Serve> Bound<S> {
         );
         // The admin pages are there from the first moment to the last.
         let _pages = admin.serve(readiness.clone(), Arc::new(registry))?;
-        tokio::select! {
+        let awake = Tasks::new();
+        let (tunnels, limit) = (serve.tunnels().clone(), keep.dial.session.busy_poll);
+        if !limit.is_zero() {
+            awake.spawn("busy poll", async move {
+                match tunnels.poll_busily(limit).await {}
+            });
+        }
+        let ended = tokio::select! {
             // Tells the servers, lets tunnels finish until the deadline, resets what is left,
             // closes the sessions.
             () = keep.run(serve, sessions, shutdown.token()) => Ok(()),
             never = stay_unready(&readiness, shutdown.token()) => match never {},
-        }
+        };
+        awake.abort_all();
+        ended
     }
 }
 

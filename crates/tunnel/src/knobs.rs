@@ -21,6 +21,9 @@ const SEND_WINDOW: u64 = 64 * 1024 * 1024;
 /// Streams that an agent may open towards the server: the control stream and nothing else.
 const AGENT_STREAMS: u32 = 1;
 
+/// Whoever waits longer than this is better asleep.
+const LONGEST_BUSY_POLL: Duration = Duration::from_millis(10);
+
 /// Flags of every QUIC session, on either side.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "QUIC sessions")]
@@ -83,6 +86,21 @@ pub struct SessionArgs {
     )]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_tunnels_per_session: u32,
+
+    /// How long to stay awake for the next message of a quick conversation, in place of sleeping
+    /// at once; 0s never does.
+    ///
+    /// Only tunnels with messages to and fro in a fraction of a millisecond cause it. A message then
+    /// takes half the time; a process that carries thousands of messages a second may show up to a
+    /// whole core in use, which it leaves to others when they need it.
+    #[arg(
+        long,
+        env = "TOWLINE_BUSY_POLL",
+        value_name = "TIME",
+        default_value = "100us"
+    )]
+    #[arg(value_parser = busy_poll)]
+    pub busy_poll: Duration,
 
     /// How this process finds out how fast it may send.
     ///
@@ -193,6 +211,15 @@ fn idle(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a time to stay awake: one that the core could be asleep for is a mistake.
+fn busy_poll(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(limit) if limit <= LONGEST_BUSY_POLL => Ok(limit),
+        Ok(_) => Err("at most 10ms".to_owned()),
+        Err(error) => Err(format!("{error} (write it as 50us or 0s)")),
+    }
+}
+
 /// Reads a stream window: 64 KiB keep a LAN busy, and beyond 1 GiB nothing gains.
 fn window(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse()?;
@@ -205,7 +232,7 @@ fn window(text: &str) -> Result<ByteSize, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{wait, window};
+    use super::{busy_poll, wait, window};
 
     #[test]
     fn waits_name_their_bounds() {
@@ -219,6 +246,16 @@ mod tests {
         }
         for text in ["", "0s", "10", "25h", "-1s", "soon"] {
             wait(text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn times_to_stay_awake_may_be_nothing() {
+        for (text, micros) in [("0s", 0), ("100us", 100), ("10ms", 10_000)] {
+            assert_eq!(busy_poll(text).unwrap().as_micros(), micros, "{text}");
+        }
+        for text in ["", "100", "11ms", "-1us"] {
+            busy_poll(text).unwrap_err();
         }
     }
 

@@ -95,6 +95,9 @@ pub mod control_stream;
 pub mod stream;
 
 #[cfg(feature = "quic")]
+mod busy_poll;
+
+#[cfg(feature = "quic")]
 pub mod tunnels;
 
 #[cfg(feature = "quic")]

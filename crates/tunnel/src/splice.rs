@@ -21,6 +21,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::io::poll_read_buf;
 
+use crate::busy_poll::Conversation;
 use crate::code::StreamCode;
 use crate::stream::{StreamError, TunnelStream};
 use crate::tunnels::{Direction, Seat};
@@ -83,6 +84,7 @@ pub async fn splice<S: Socket>(
             ..Inbound::default()
         },
         outbound: Outbound::default(),
+        conversation: Conversation::default(),
     };
     let end = poll_fn(|cx| splice.poll(cx)).await;
     // The local end is through: its descriptor does not wait for the far end's acknowledgement.
@@ -111,6 +113,7 @@ struct Splice<S: Socket> {
     unread: Option<Pin<Box<Sleep>>>,
     inbound: Inbound,
     outbound: Outbound,
+    conversation: Conversation,
 }
 
 // === impl Splice ===
@@ -187,6 +190,7 @@ impl<S: Socket> Splice<S> {
             } else {
                 self.inbound.pending = Bytes::copy_from_slice(buffer);
                 buffer.clear();
+                self.note_turn(true);
             }
             Poll::Ready(Ok(()))
         })
@@ -222,6 +226,7 @@ impl<S: Socket> Splice<S> {
                     let mut slots = [const { Bytes::new() }; SLOTS];
                     match self.stream.poll_chunks(cx, &mut slots) {
                         Poll::Ready(Ok(Some(taken))) => {
+                            self.note_turn(false);
                             ready!(self.write_through(cx, &mut slots[..taken]))?;
                         }
                         Poll::Ready(Ok(None)) => self.outbound.state = Half::Ending,
@@ -324,6 +329,12 @@ impl<S: Socket> Splice<S> {
             timer.as_mut().reset(Instant::now() + UNREAD_LOOK);
         }
         Poll::Pending
+    }
+
+    fn note_turn(&mut self, from_socket: bool) {
+        if self.conversation.takes_turn(from_socket) {
+            self.seat.turn();
+        }
     }
 
     fn count_inbound(&mut self, sent: usize) {

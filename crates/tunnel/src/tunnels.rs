@@ -1,13 +1,16 @@
 //! The live tunnels of a process: how many, how many bytes, which are stalled, and who ends them.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use tracing::warn;
 
+use crate::busy_poll::Turns;
 use crate::code::StreamCode;
 use crate::figure::Figure;
 
@@ -25,6 +28,7 @@ struct Inner {
     to_target: AtomicU64,
     to_client: AtomicU64,
     overloads: AtomicU64,
+    turns: Turns,
 }
 
 #[derive(Default)]
@@ -73,13 +77,15 @@ pub struct Traffic {
     pub to_client: u64,
     /// Tunnels reset since the start because the stall budget was used up.
     pub overloads: u64,
+    /// Looks for a next message since the start that found none, by [`Tunnels::poll_busily`].
+    pub busy_polls: u64,
 }
 
 // === impl Traffic ===
 
 impl Traffic {
     /// Every number there is.
-    pub const FIGURES: [Figure<Self, u64>; 5] = [
+    pub const FIGURES: [Figure<Self, u64>; 6] = [
         Figure {
             name: "tunnels_open",
             help: "Tunnels open",
@@ -110,6 +116,12 @@ impl Traffic {
             grows: true,
             read: |traffic| traffic.to_client,
         },
+        Figure {
+            name: "busy_polls",
+            help: "Looks for the next message of a quick conversation that found none",
+            grows: true,
+            read: |traffic| traffic.busy_polls,
+        },
     ];
 }
 
@@ -137,6 +149,7 @@ impl Tunnels {
             to_target: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
             overloads: AtomicU64::new(0),
+            turns: Turns::default(),
         }))
     }
 
@@ -174,7 +187,15 @@ impl Tunnels {
             to_target: self.0.to_target.load(Ordering::Relaxed),
             to_client: self.0.to_client.load(Ordering::Relaxed),
             overloads: self.0.overloads.load(Ordering::Relaxed),
+            busy_polls: self.0.turns.polls(),
         }
+    }
+
+    /// While tunnels carry quick conversations, keeps the runtime of the calling task from sleeping
+    /// for up to `limit` after each message: the next one finds it awake. Never ends; stops when
+    /// dropped. To be polled by a task of its own, which is polled all the while.
+    pub async fn poll_busily(&self, limit: Duration) -> Infallible {
+        self.0.turns.poll_busily(limit).await
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -204,6 +225,11 @@ impl Seat {
     /// The code with which somebody asked this tunnel to end; else the task is woken when one does.
     pub(crate) fn poll_abort(&self, cx: &Context<'_>) -> Option<StreamCode> {
         self.abort.poll(cx)
+    }
+
+    /// A turn was taken in a conversation.
+    pub(crate) fn turn(&self) {
+        self.tunnels.0.turns.take();
     }
 
     /// The local reader takes nothing: one stream window is pinned from now on.
