@@ -4,16 +4,18 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::time::{Duration, timeout};
+use towline_service::build_info;
+use towline_service::shutdown::Shutdown;
 
 use crate::cell::Cell;
 use crate::chart::CHARTS;
 use crate::cli::{Cli, Plan};
-use crate::client::{LIMIT, StoodStill};
+use crate::client::StoodStill;
 use crate::machine::Machine;
+use crate::method;
 use crate::noise::Noise;
-use crate::proc_fs;
 use crate::record::Record;
 use crate::rows::{Figures, Row};
 use crate::stats::figure;
@@ -23,6 +25,9 @@ use crate::target::Target;
 
 /// How long a cell may take beyond its own times: a start, and every deadline inside it once.
 const CELL_SLACK: Duration = Duration::from_secs(60);
+
+/// The file with the rounds so far, in the folder of the results, until there are results.
+const UNFINISHED: &str = "unfinished.json";
 
 /// The columns of a run: who was asked for, and who is there.
 #[derive(Debug)]
@@ -58,20 +63,19 @@ impl Subjects {
         Ok(found)
     }
 
-    /// A list of what exactly is measured, and of who is missing.
+    /// What exactly is measured, and who is missing, in a line each.
     ///
     /// # Errors
     /// When a program does not say its version.
-    pub async fn describe(&self) -> Result<String> {
-        let mut text = String::new();
+    pub async fn describe(&self) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
         for subject in &self.installed {
             let line = subject.describe().await?;
-            text.push_str(&format!("- {}: {line}\n", subject.kind.name()));
+            lines.push(format!("{}: {line}", subject.kind.name()));
         }
-        for line in &self.skipped {
-            text.push_str(&format!("- SKIPPED: {line}\n"));
-        }
-        Ok(text)
+        let skipped = self.skipped.iter();
+        lines.extend(skipped.map(|line| format!("SKIPPED: {line}")));
+        Ok(lines)
     }
 
     fn look_for(&mut self, kind: Kind, cli: &Cli) -> Result<bool> {
@@ -102,16 +106,18 @@ impl Subjects {
 /// the direct connection, failed.
 ///
 /// # Errors
-/// When nothing can be measured at all.
-pub async fn run(cli: &Cli) -> Result<bool> {
+/// When nothing can be measured at all, or when the run was interrupted: then what there was until
+/// then is printed and saved, but no results are replaced by it.
+pub async fn run(cli: &Cli, shutdown: &Shutdown) -> Result<bool> {
     let record = match cli.merge.as_slice() {
-        [] => record(cli).await?,
+        [] => record(cli, shutdown).await?,
         files => Record::merged(files)?,
     };
     write!(io::stdout().lock(), "{}", record.markdown())?;
     if let Some(path) = &cli.save {
         record.save(path)?;
     }
+    ensure!(!shutdown.token().is_cancelled(), "interrupted");
     if let Some(dir) = &cli.results {
         publish(&record, dir)?;
     }
@@ -120,41 +126,87 @@ pub async fn run(cli: &Cli) -> Result<bool> {
     Ok(must.any(|outcome| outcome.figures.is_err()))
 }
 
-async fn record(cli: &Cli) -> Result<Record> {
-    let (plan, rows) = (cli.plan(), cli.rows());
+/// Measures all rounds, or as many cells as there are until the shutdown.
+async fn record(cli: &Cli, shutdown: &Shutdown) -> Result<Record> {
     let subjects = Subjects::find(cli)?;
-    let (machine, description) = (Machine::read().to_string(), subjects.describe().await?);
-    let target = Target::start().await?;
-    let (mut outcomes, mut noise) = (Vec::new(), Noise::default());
-    for round in 1..=plan.rounds {
-        for row in &rows {
-            for subject in in_turn(&subjects.installed, round) {
-                noise.watch().await?;
-                let figures = measure(*row, subject, &target, &plan).await;
-                let figures = figures.map_err(|error| Failure {
-                    stood_still: error.downcast_ref::<StoodStill>().is_some(),
-                    why: format!("{error:#}"),
-                });
-                let place = format!("round {round} of {}, {}", plan.rounds, row.title());
-                progress(&place, subject.kind, *row, &figures)?;
-                outcomes.push(Outcome {
-                    row: *row,
-                    kind: subject.kind,
-                    round,
-                    figures,
-                });
-            }
-        }
-    }
-    let (noise, method) = (noise.describe(), method(cli, &plan)?);
-    Ok(Record {
-        description: vec![format!("- {machine}\n{description}- {noise}\n{method}")],
-        machine,
+    let machine = Machine::read();
+    let rows = cli.rows();
+    let mut record = Record {
+        machine: machine.name(),
+        commit: build_info::COMMIT.to_owned(),
+        plan: cli.plan(),
+        subjects: subjects.describe().await?,
+        method: method::describe(cli.smoke, &cli.plan())?,
+        runs: Vec::new(),
         metrics: Record::legend(&rows),
         rows,
-        columns: subjects.columns,
-        outcomes,
-    })
+        columns: subjects.columns.clone(),
+        outcomes: Vec::new(),
+    };
+    let target = Target::start().await?;
+    let mut noise = Noise::default();
+    let rounds = async {
+        for round in 1..=record.plan.rounds {
+            measure_round(
+                round,
+                &subjects.installed,
+                &target,
+                (&mut record, &mut noise),
+            )
+            .await?;
+            record.runs = vec![format!("{}; {}", machine.moment(), noise.describe())];
+            keep(cli, &record)?;
+        }
+        anyhow::Ok(())
+    };
+    let interrupted = tokio::select! {
+        done = rounds => done.map(|()| "")?,
+        () = shutdown.requested() => "; INTERRUPTED",
+    };
+    let (moment, noise) = (machine.moment(), noise.describe());
+    record.runs = vec![format!("{moment}; {noise}{interrupted}")];
+    Ok(record)
+}
+
+/// All rows once, each on all subjects.
+async fn measure_round(
+    round: u32,
+    subjects: &[Subject],
+    target: &Target,
+    (record, noise): (&mut Record, &mut Noise),
+) -> Result<()> {
+    let plan = record.plan;
+    for row in record.rows.clone() {
+        for subject in in_turn(subjects, round) {
+            noise.watch().await?;
+            let figures = measure(row, subject, target, &plan).await;
+            let figures = figures.map_err(|error| Failure {
+                stood_still: error.downcast_ref::<StoodStill>().is_some(),
+                why: format!("{error:#}"),
+            });
+            let place = format!("round {round} of {}, {}", plan.rounds, row.title());
+            progress(&place, subject.kind, row, &figures)?;
+            record.outcomes.push(Outcome {
+                row,
+                kind: subject.kind,
+                round,
+                figures,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Saves what there is so far: hours of measuring are not lost with the machine.
+fn keep(cli: &Cli, record: &Record) -> Result<()> {
+    match (&cli.save, &cli.results) {
+        (Some(path), _) => record.save(path),
+        (None, Some(dir)) => {
+            fs::create_dir_all(dir)?;
+            record.save(&dir.join(UNFINISHED))
+        }
+        (None, None) => Ok(()),
+    }
 }
 
 /// Writes the table, the figures and the charts to a folder.
@@ -162,8 +214,12 @@ fn publish(record: &Record, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
     fs::write(dir.join("table.md"), record.markdown())?;
     record.save(&dir.join("figures.json"))?;
+    match fs::remove_file(dir.join(UNFINISHED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     for chart in CHARTS {
-        let svg = chart.draw(&record.machine, &record.columns, &record.outcomes);
+        let svg = chart.draw(&record.origin(), &record.columns, &record.outcomes);
         if let Some(svg) = svg {
             fs::write(dir.join(chart.file), svg)?;
         }
@@ -211,39 +267,4 @@ fn progress(place: &str, kind: Kind, row: Row, figures: &Result<Figures, Failure
     };
     writeln!(io::stderr().lock(), "{place}, {}: {text}", kind.name())?;
     Ok(())
-}
-
-fn method(cli: &Cli, plan: &Plan) -> Result<String> {
-    let Plan {
-        rounds,
-        warm_up,
-        window,
-        idle_tunnels,
-        busy_tunnels,
-        idle,
-        settle,
-        agents: _,
-    } = plan;
-    let ticks = proc_fs::ticks_per_second()?;
-    let warning = if cli.smoke {
-        "- SMOKE: far too short for a measurement; it only shows that everything runs\n"
-    } else {
-        ""
-    };
-    Ok(format!(
-        "{warning}\
-         - median [min–max] of {rounds} interleaved rounds; a cell has fresh processes, {warm_up:?} \
-         of warm-up and {window:?} of measurement; ↑ more is better, ↓ less is better; a ratio is \
-         one of medians, of the rounds that both have\n\
-         - load generator and target are a process of one thread each on the same machine; \
-         loopback; uploads are counted where they arrive; GB = 10^9 payload bytes; CPU time from \
-         /proc/PID/stat in ticks of 1/{ticks} s\n\
-         - connect-request-close: the target closes first, the client once it has the answer; \
-         latency from connect to answer\n\
-         - idle tunnels: {idle_tunnels}, each after one exchange; memory {settle:?} after the \
-         start, after opening and after closing; busy tunnels: {busy_tunnels} downloads\n\
-         - idle sessions: all agents in one process, idle CPU over {idle:?}; a wake-up is a \
-         voluntary context switch, of all threads; a small tunnel beside others: the same session\n\
-         - stood still: what was waited for did not come within {LIMIT:?}\n"
-    ))
 }

@@ -22,6 +22,7 @@ pub mod rows;
 
 pub mod chart;
 pub mod machine;
+pub mod method;
 pub mod noise;
 pub mod proc_fs;
 pub mod record;

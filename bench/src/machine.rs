@@ -34,20 +34,28 @@ impl Machine {
             date: OffsetDateTime::now_utc().date().to_string(),
         }
     }
+
+    /// Where: what is the same for every run on this machine.
+    pub fn name(&self) -> String {
+        let Self {
+            cpu, cores, kernel, ..
+        } = self;
+        format!("{cpu}, {cores} cores, Linux {kernel}")
+    }
+
+    /// When: what is told of each run.
+    pub fn moment(&self) -> String {
+        let Self { date, load, .. } = self;
+        format!("{date}, load average before the start {load}")
+    }
 }
 
 impl fmt::Display for Machine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            cpu,
-            cores,
-            kernel,
-            load,
-            date,
-        } = self;
+        let (name, Self { load, date, .. }) = (self.name(), self);
         write!(
             formatter,
-            "{date}, {cpu}, {cores} cores, Linux {kernel}; load average before the start {load}"
+            "{date}, {name}; load average before the start {load}"
         )
     }
 }

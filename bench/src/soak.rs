@@ -51,8 +51,12 @@ pub async fn run(cli: &Cli) -> Result<bool> {
     let tunnels = cli.soak.unwrap_or_default();
     let subjects = Subjects::find(cli)?;
     let target = Target::start().await?;
-    let description = subjects.describe().await?;
-    write!(io::stdout().lock(), "- {}\n{description}", Machine::read())?;
+    let description = subjects.describe().await?.join("\n- ");
+    writeln!(
+        io::stdout().lock(),
+        "- {}\n- {description}",
+        Machine::read()
+    )?;
     let mut broken = false;
     for subject in &subjects.installed {
         let mut blocks = Vec::new();
