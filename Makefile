@@ -10,11 +10,13 @@ IMAGE_TAG ?= dev
 FUZZ_RUNS ?= 20000
 
 PROGRAMS := proxy-server proxy-agent agent-tcp
+# What measured programs say they were built from.
+COMMIT = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
 
 # The steps share one target directory and two of them open thousands of sockets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt fmt-check doc deny fuzz interop bench bench-smoke bench-wan image image-test ci
+.PHONY: help demo test lint fmt fmt-check doc deny fuzz interop bench bench-peers bench-micro bench-smoke bench-wan image image-test ci
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -50,19 +52,19 @@ interop: ## the Go reference and kube-apiserver's dialer against ours (needs Go)
 	@.ci/interop
 
 bench: ## compare with a direct connection, and with peers that are there (minutes)
-	$(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
+	TOWLINE_COMMIT="$(COMMIT)" $(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
 	target/release/towline-bench $(BENCH_ARGS)
 
 bench-peers: ## install the peers and compare with all of them; writes bench/results (hours)
 	bench/peers/install "$(CURDIR)/target/peers"
-	$(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
+	TOWLINE_COMMIT="$(COMMIT)" $(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
 	target/release/towline-bench --peers-dir target/peers --agents 2000 --results bench/results $(BENCH_ARGS)
 
 bench-micro: ## measure heads, control messages, session choice and splicing alone
-	$(CARGO) bench --profile quick --locked -p towline-bench --bench pure --bench splice
+	$(CARGO) bench --locked -p towline-bench --bench pure --bench splice
 
 bench-smoke: ## the same with small figures, to see that it runs: not a measurement
-	$(CARGO) build --profile quick --locked $(PROGRAMS:%=-p %) -p towline-bench
+	TOWLINE_COMMIT="$(COMMIT)" $(CARGO) build --profile quick --locked $(PROGRAMS:%=-p %) -p towline-bench
 	target/quick/towline-bench --smoke $(BENCH_ARGS)
 
 bench-wan: ## the same over a link with delay and loss between two namespaces (root; many minutes)
