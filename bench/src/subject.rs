@@ -29,7 +29,7 @@ use self::setup::{Launch, Place, Setup};
 use crate::client::{self, Route};
 use crate::target::Addresses;
 
-/// How long a subject may take from its start to its first tunnel.
+/// How long a subject may take from its start to its first tunnel on one machine.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often a subject that starts is asked again.
@@ -97,6 +97,13 @@ pub struct Swarm {
     pub certs: PathBuf,
     /// Flags that agents get besides.
     pub flags: Vec<String>,
+}
+
+/// Until when a subject must have started.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    limit: Duration,
+    at: Instant,
 }
 
 // === impl Kind ===
@@ -210,17 +217,19 @@ impl Subject {
     /// # Errors
     /// When that does not happen in time; the text has the end of the programs' logs.
     pub async fn start(&self, target: Addresses) -> Result<Running> {
-        self.start_apart(target, |launch| launch()).await
+        self.start_apart(target, START_LIMIT, |launch| launch())
+            .await
     }
 
-    /// The same with the agent on another network: `elsewhere` starts it by calling its argument
-    /// there.
+    /// The same with the agent on another network, which may take until `limit` has passed:
+    /// `elsewhere` starts the agent by calling its argument there.
     ///
     /// # Errors
     /// Those of [`Subject::start`] and of `elsewhere`.
     pub async fn start_apart(
         &self,
         target: Addresses,
+        limit: Duration,
         elsewhere: impl FnOnce(&(dyn Fn() -> Result<Program> + Sync)) -> Result<Program>,
     ) -> Result<Running> {
         let files = tempfile::tempdir()?;
@@ -249,7 +258,10 @@ impl Subject {
             route,
             at,
         } = setup;
-        let deadline = Instant::now() + START_LIMIT;
+        let deadline = Deadline {
+            limit,
+            at: Instant::now() + limit,
+        };
         let mut programs = vec![launch(&server)?];
         // An agent that finds no server waits before it dials again: start it when there is one.
         eventually(deadline, &mut programs, async || {
@@ -306,7 +318,7 @@ impl Running {
 }
 
 async fn eventually(
-    deadline: Instant,
+    deadline: Deadline,
     programs: &mut [Program],
     mut ask: impl AsyncFnMut() -> Result<()>,
 ) -> Result<()> {
@@ -317,10 +329,11 @@ async fn eventually(
         for program in &mut *programs {
             program.still_runs()?;
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= deadline.at {
+            let limit = deadline.limit;
             let logs: Vec<String> = programs.iter().map(Program::last_words).collect();
             return Err(error)
-                .with_context(|| format!("not ready within {START_LIMIT:?}; {}", logs.join("; ")));
+                .with_context(|| format!("not ready within {limit:?}; {}", logs.join("; ")));
         }
         sleep(START_PAUSE).await;
     }

@@ -323,7 +323,7 @@ async fn run_peer(peer: &Peer, wan: &Wan, target: &Target) -> Result<Running> {
     let (orders, echo) = (target.at(0), target.echo());
     let services = Addresses::from([orders, orders, echo, orders]);
     let elsewhere = |launch: &(dyn Fn() -> Result<Program> + Sync)| on_far_side(wan, launch);
-    let started = peer.start_apart(services, elsewhere).await?;
+    let started = peer.start_apart(services, START_LIMIT, elsewhere).await?;
     let mut running = Running::new(started.route, started.at.source);
     running._peer = Some(started);
     Ok(running)
