@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::rows::Row;
+use crate::series::{NOTHING, Series};
 use crate::stats::{Spread, figure};
 use crate::subject::Kind;
 use crate::table::{self, Column, Outcome};
@@ -18,6 +19,28 @@ pub struct Chart {
     title: &'static str,
     /// Rows, and which of their metrics.
     bars: &'static [(Row, usize)],
+}
+
+/// Bars of all subjects for one figure, below a title.
+#[derive(Debug, Clone)]
+pub struct Group<'a> {
+    /// What the figure is.
+    pub title: String,
+    /// The bars from top to bottom.
+    pub bars: Vec<Bar<'a>>,
+}
+
+/// One subject.
+#[derive(Debug, Clone)]
+pub struct Bar<'a> {
+    /// What it is called.
+    pub name: &'a str,
+    /// Which subject; decides about the colour.
+    pub kind: Kind,
+    /// What it measured.
+    pub series: Series<'a>,
+    /// Whether it was there to measure.
+    pub installed: bool,
 }
 
 /// All that are drawn.
@@ -118,91 +141,101 @@ impl Chart {
         if bars.is_empty() {
             return None;
         }
-        let mut body = String::new();
-        let mut y = 60.0;
-        text(&mut body, (10.0, 24.0), "title", self.title);
-        text(&mut body, (10.0, 42.0), "note", note);
-        for (row, index) in bars {
-            let what = row.metrics()[*index].what;
-            y += LINE / 2.0;
-            text(
-                &mut body,
-                (10.0, y + 14.0),
-                "row",
-                &format!("{}: {what}", row.title()),
-            );
-            y += LINE;
-            y = group(&mut body, y, (*row, *index), columns, outcomes);
-        }
-        Some(format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-             width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-             <style>.title{{font-size:16px;font-weight:bold}}.note{{font-size:11px;fill:#666}}\
-             .row{{font-weight:bold}}.ours{{fill:#d9480f}}.direct{{fill:#adb5bd}}\
-             .peer{{fill:#4c6ef5}}.plain{{fill:#a5b4fc}}</style>\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{body}</svg>\n",
-            height = y + LINE
-        ))
+        let groups: Vec<Group<'_>> = bars
+            .into_iter()
+            .map(|(row, index)| Group {
+                title: format!("{}: {}", row.title(), row.metrics()[*index].what),
+                bars: columns
+                    .iter()
+                    .map(|column| Bar {
+                        name: column.kind.name(),
+                        kind: column.kind,
+                        series: table::series(*row, *index, column.kind, outcomes),
+                        installed: column.installed,
+                    })
+                    .collect(),
+            })
+            .collect();
+        Some(svg(self.title, note, &groups))
     }
 }
 
-/// The bars of all subjects for one figure; says where the next may start.
-fn group(
-    body: &mut String,
-    mut y: f64,
-    (row, index): (Row, usize),
-    columns: &[Column],
-    outcomes: &[Outcome],
-) -> f64 {
-    let spread = |kind| Spread::of(&table::values(row, index, kind, outcomes));
-    // Direct is often far longer than all others; it is cut off, and its figure says how long.
-    let others = columns.iter().filter(|column| column.kind != Kind::Direct);
-    let longest = others.filter_map(|column| Some(spread(column.kind)?.max));
-    let longest = longest.fold(f64::MIN_POSITIVE, f64::max);
-    let long = |value: f64| (value / longest * LONGEST).min(LONGEST + 30.0);
-    for column in columns {
-        text(body, (20.0, y + 14.0), "name", column.kind.name());
-        let words = match spread(column.kind) {
-            Some(Spread { median, min, max }) => {
-                let class = match column.kind {
-                    kind if kind.is_ours() => "ours",
-                    Kind::Direct => "direct",
-                    Kind::RatholePlain => "plain",
-                    _ => "peer",
-                };
-                let (top, middle) = (y + 3.0, y + LINE / 2.0);
-                let (from, to) = (LEFT + long(min), LEFT + long(max));
-                push(
-                    body,
-                    format_args!(
-                        "<rect class=\"{class}\" x=\"{LEFT}\" y=\"{top}\" width=\"{:.1}\" \
-                     height=\"14\"/><path d=\"M{from:.1} {middle}H{to:.1}\" stroke=\"black\"/>\n",
-                        long(median)
-                    ),
-                );
-                let failed = table::failed(row, column.kind, outcomes);
-                let failed = failed
-                    .map(|failed| format!(" ({failed})"))
-                    .unwrap_or_default();
-                let words = format!("{}{failed}", figure(median));
-                text(body, (to + 8.0, y + 14.0), "figure", &words);
-                String::new()
-            }
-            None => missing(row, column, outcomes),
-        };
-        text(body, (LEFT, y + 14.0), "note", &words);
+// === impl Group ===
+
+impl Group<'_> {
+    /// Draws it from `y` on, and says where the next may start.
+    fn draw(&self, body: &mut String, mut y: f64) -> f64 {
+        y += LINE / 2.0;
+        text(body, (10.0, y + 14.0), "row", &self.title);
         y += LINE;
+        // Direct is often far longer than all others; it is cut off, and its figure says how long.
+        let others = self.bars.iter().filter(|bar| bar.kind != Kind::Direct);
+        let values = others.flat_map(|bar| bar.series.values());
+        let longest = values.fold(f64::MIN_POSITIVE, f64::max);
+        for bar in &self.bars {
+            bar.draw(body, y, longest);
+            y += LINE;
+        }
+        y
     }
-    y
 }
 
-/// Why there is no bar.
-fn missing(row: Row, column: &Column, outcomes: &[Outcome]) -> String {
-    if !column.installed {
-        return "not installed".to_owned();
+// === impl Bar ===
+
+impl Bar<'_> {
+    fn draw(&self, body: &mut String, y: f64, longest: f64) {
+        let long = |value: f64| (value / longest * LONGEST).min(LONGEST + 30.0);
+        text(body, (20.0, y + 14.0), "name", self.name);
+        let failed = self.series.failed();
+        let Some(Spread { median, min, max }) = Spread::of(&self.series.values()) else {
+            let words = match (self.installed, &failed) {
+                (false, _) => "not installed",
+                (true, Some(failed)) => failed,
+                (true, None) => NOTHING,
+            };
+            text(body, (LEFT, y + 14.0), "note", words);
+            return;
+        };
+        let class = match self.kind {
+            kind if kind.is_ours() => "ours",
+            Kind::Direct => "direct",
+            Kind::RatholePlain => "plain",
+            _ => "peer",
+        };
+        let (top, middle) = (y + 3.0, y + LINE / 2.0);
+        let (from, to) = (LEFT + long(min), LEFT + long(max));
+        push(
+            body,
+            format_args!(
+                "<rect class=\"{class}\" x=\"{LEFT}\" y=\"{top}\" width=\"{:.1}\" \
+                 height=\"14\"/><path d=\"M{from:.1} {middle}H{to:.1}\" stroke=\"black\"/>\n",
+                long(median)
+            ),
+        );
+        let failed = failed.map(|failed| format!(" ({failed})"));
+        let words = figure(median) + &failed.unwrap_or_default();
+        text(body, (to + 8.0, y + 14.0), "figure", &words);
     }
-    let failed = table::failed(row, column.kind, outcomes);
-    failed.unwrap_or_else(|| "–".to_owned())
+}
+
+/// A file with these bars.
+pub fn svg(title: &str, note: &str, groups: &[Group<'_>]) -> String {
+    let mut body = String::new();
+    text(&mut body, (10.0, 24.0), "title", title);
+    text(&mut body, (10.0, 42.0), "note", note);
+    let mut y = 60.0;
+    for group in groups {
+        y = group.draw(&mut body, y);
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <style>.title{{font-size:16px;font-weight:bold}}.note{{font-size:11px;fill:#666}}\
+         .row{{font-weight:bold}}.ours{{fill:#d9480f}}.direct{{fill:#adb5bd}}\
+         .peer{{fill:#4c6ef5}}.plain{{fill:#a5b4fc}}</style>\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{body}</svg>\n",
+        height = y + LINE
+    )
 }
 
 fn text(body: &mut String, (x, y): (f64, f64), class: &str, words: &str) {
@@ -226,11 +259,11 @@ mod tests {
     use super::*;
     use crate::table::Failure;
 
-    fn outcome(kind: Kind, figures: Result<f64, &str>) -> Outcome {
+    fn outcome(kind: Kind, round: u32, figures: Result<f64, &str>) -> Outcome {
         Outcome {
             row: Row::Connect8,
             kind,
-            round: 1,
+            round,
             figures: figures.map(|rate| vec![Some(rate)]).map_err(|why| Failure {
                 stood_still: true,
                 why: why.to_owned(),
@@ -246,11 +279,11 @@ mod tests {
             installed: kind != Kind::Chisel,
         });
         let outcomes = [
-            outcome(Kind::Direct, Ok(90_000.0)),
-            outcome(Kind::Towline, Ok(5_000.0)),
-            outcome(Kind::Towline, Ok(10_000.0)),
-            outcome(Kind::Towline, Err("a < b")),
-            outcome(Kind::Reference, Err("a < b")),
+            outcome(Kind::Direct, 1, Ok(90_000.0)),
+            outcome(Kind::Towline, 1, Ok(5_000.0)),
+            outcome(Kind::Towline, 2, Ok(10_000.0)),
+            outcome(Kind::Towline, 3, Err("a < b")),
+            outcome(Kind::Reference, 1, Err("a < b")),
         ];
         let chart = CHARTS
             .iter()

@@ -26,5 +26,6 @@ pub mod method;
 pub mod noise;
 pub mod proc_fs;
 pub mod record;
+pub mod series;
 pub mod stats;
 pub mod table;

@@ -38,6 +38,11 @@ impl Noise {
         Ok(())
     }
 
+    /// The share that others used when it was looked last, in percent; none before.
+    pub fn last(&self) -> f64 {
+        self.0.last().copied().unwrap_or_default()
+    }
+
     /// One line for the table.
     pub fn describe(&self) -> String {
         let Some(Spread { median, min, max }) = Spread::of(&self.0) else {

@@ -185,7 +185,8 @@ impl Row {
 // === impl Metric ===
 
 impl Metric {
-    const fn higher(what: &'static str, unit: &'static str) -> Self {
+    /// A rate.
+    pub const fn higher(what: &'static str, unit: &'static str) -> Self {
         Self {
             what,
             unit,
@@ -193,7 +194,8 @@ impl Metric {
         }
     }
 
-    const fn lower(what: &'static str, unit: &'static str) -> Self {
+    /// A cost.
+    pub const fn lower(what: &'static str, unit: &'static str) -> Self {
         Self {
             what,
             unit,
@@ -207,7 +209,7 @@ impl Metric {
     clippy::as_conversions,
     reason = "there is no lossless conversion to f64"
 )]
-fn count(value: u64) -> f64 {
+pub fn count(value: u64) -> f64 {
     value as f64
 }
 

@@ -1,15 +1,10 @@
 //! The comparison as Markdown: pure, from figures to text.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{Better, Figures, Metric, Row};
-use crate::stats::{Spread, figure, ratio};
+use crate::rows::{Figures, Row};
+use crate::series::{self, NOTHING, Series, title};
 use crate::subject::Kind;
-
-/// Written where there is nothing to write.
-const NOTHING: &str = "–";
 
 /// A subject's column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,16 +77,16 @@ fn small_ratios(rows: &[Row], columns: &[Column], outcomes: &[Outcome]) -> Vec<S
         .map(|other| format!("{} ÷ {}", small.name(), other.kind.name()));
     let titles: Vec<String> = ["row".to_owned()].into_iter().chain(titles).collect();
     let rule = format!("|---{}|", "|---:".repeat(others.len()));
-    let mut lines = vec![cells(&titles), rule];
+    let mut lines = vec![series::line(&titles), rule];
     for row in rows {
         for (index, metric) in row.metrics().iter().enumerate() {
             let ratios = others
                 .iter()
                 .map(|other| compare((*row, index), [small, other.kind], outcomes));
-            let mut texts = vec![title(*row, metric)];
+            let mut texts = vec![title(row.title(), metric)];
             texts.extend(ratios);
             if texts[1..].iter().any(|text| text != NOTHING) {
-                lines.push(cells(&texts));
+                lines.push(series::line(&texts));
             }
         }
     }
@@ -106,28 +101,19 @@ fn head(columns: &[Column]) -> Vec<String> {
         titles.push(format!("towline ÷ {}", other.kind.name()));
     }
     let rule = format!("|---|---{}|", "|---:".repeat(titles.len() - 2));
-    vec![cells(&titles), rule]
+    vec![series::line(&titles), rule]
 }
 
 fn line(row: Row, index: usize, columns: &[Column], outcomes: &[Outcome]) -> String {
     let metric = row.metrics()[index];
-    let mut texts = vec![title(row, &metric), metric.unit.to_owned()];
+    let mut texts = vec![title(row.title(), &metric), metric.unit.to_owned()];
     for column in columns {
         texts.push(cell(row, index, column, outcomes));
     }
     for other in compared(Kind::Towline, columns) {
         texts.push(compare((row, index), [Kind::Towline, other.kind], outcomes));
     }
-    cells(&texts)
-}
-
-/// What a figure is and which way is better.
-fn title(row: Row, metric: &Metric) -> String {
-    let arrow = match metric.better {
-        Better::Higher => "↑",
-        Better::Lower => "↓",
-    };
-    format!("{}: {} {arrow}", row.title(), metric.what)
+    series::line(&texts)
 }
 
 /// The subjects that one of ours is compared with: all others, when it is in the table.
@@ -137,87 +123,24 @@ fn compared(ours: Kind, columns: &[Column]) -> Vec<&Column> {
     others.filter(|_| there).collect()
 }
 
-/// The medians of the rounds in which both subjects were measured, as a ratio; says how many rounds
-/// these were if it was not all of them.
+/// Ours as a multiple of another, or nothing.
 fn compare((row, index): (Row, usize), kinds: [Kind; 2], outcomes: &[Outcome]) -> String {
-    let pairs = paired((row, index), kinds, outcomes);
-    let (a, b): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
-    let (Some(a), Some(b)) = (Spread::of(&a), Spread::of(&b)) else {
-        return NOTHING.to_owned();
-    };
-    let text = ratio(a.median, b.median);
-    match pairs.len() {
-        all if all == rounds(row, outcomes).len() => text,
-        1 => format!("{text} (1 round)"),
-        some => format!("{text} ({some} rounds)"),
-    }
-}
-
-/// What two subjects measured in the same rounds; a round in which one failed is left out for both.
-fn paired((row, index): (Row, usize), [a, b]: [Kind; 2], outcomes: &[Outcome]) -> Vec<(f64, f64)> {
-    let value = |kind, round| {
-        let of_cell = |one: &&Outcome| one.row == row && one.kind == kind && one.round == round;
-        let figures = outcomes.iter().find(of_cell)?.figures.as_ref().ok()?;
-        figures.get(index).copied().flatten()
-    };
-    let rounds = rounds(row, outcomes).into_iter();
-    rounds
-        .filter_map(|round| value(a, round).zip(value(b, round)))
-        .collect()
-}
-
-/// The rounds in which a row was measured on anybody.
-fn rounds(row: Row, outcomes: &[Outcome]) -> BTreeSet<u32> {
-    let of_row = outcomes.iter().filter(|outcome| outcome.row == row);
-    of_row.map(|outcome| outcome.round).collect()
+    let [ours, other] = kinds.map(|kind| series(row, index, kind, outcomes));
+    ours.ratio(&other)
 }
 
 fn cell(row: Row, index: usize, column: &Column, outcomes: &[Outcome]) -> String {
     if !column.installed {
         return "not installed".to_owned();
     }
-    let values = values(row, index, column.kind, outcomes);
-    let text = match Spread::of(&values) {
-        None => None,
-        Some(one) if values.len() == 1 => Some(figure(one.median)),
-        Some(all) => Some(format!(
-            "{} [{}–{}]",
-            figure(all.median),
-            figure(all.min),
-            figure(all.max)
-        )),
-    };
-    match (text, failed(row, column.kind, outcomes)) {
-        (Some(text), Some(failed)) => format!("{text}, {failed}, see below"),
-        (Some(text), None) => text,
-        (None, Some(failed)) => format!("{failed}, see below"),
-        (None, None) => NOTHING.to_owned(),
-    }
+    series(row, index, column.kind, outcomes).cell()
 }
 
-/// How many rounds of a cell failed and how, `1 of 3 stood still`; nothing when none did.
-pub fn failed(row: Row, kind: Kind, outcomes: &[Outcome]) -> Option<String> {
-    let of_cell = |outcome: &&Outcome| outcome.row == row && outcome.kind == kind;
-    let figures = outcomes.iter().filter(of_cell).map(|one| &one.figures);
-    let failures: Vec<&Failure> = figures
-        .clone()
-        .filter_map(|one| one.as_ref().err())
-        .collect();
-    let (word, all) = (failures.first()?.word(), figures.count());
-    Some(match failures.len() {
-        some if some < all => format!("{some} of {all} {word}"),
-        _ => word.to_owned(),
-    })
-}
-
-/// What was measured in all rounds that did not fail.
-pub fn values(row: Row, index: usize, kind: Kind, outcomes: &[Outcome]) -> Vec<f64> {
-    let of_cell = |outcome: &&Outcome| outcome.row == row && outcome.kind == kind;
-    let figures = outcomes.iter().filter(of_cell);
-    let figures = figures.filter_map(|outcome| outcome.figures.as_ref().ok());
-    figures
-        .filter_map(|figures| figures.get(index).copied().flatten())
-        .collect()
+/// What a subject measured of a figure.
+pub fn series(row: Row, index: usize, kind: Kind, outcomes: &[Outcome]) -> Series<'_> {
+    let of_cell = |one: &&Outcome| one.row == row && one.kind == kind;
+    let cell = outcomes.iter().filter(of_cell);
+    Series::of(cell.map(|one| (one.round, &one.figures)), index)
 }
 
 fn failures(outcomes: &[Outcome]) -> Vec<String> {
@@ -228,10 +151,6 @@ fn failures(outcomes: &[Outcome]) -> Vec<String> {
         Some(format!("- {word}: {kind}, {title}, round {round}: {why}"))
     });
     failed.collect()
-}
-
-fn cells(texts: &[String]) -> String {
-    format!("| {} |", texts.join(" | "))
 }
 
 #[cfg(test)]
