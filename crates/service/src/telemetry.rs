@@ -105,7 +105,7 @@ struct OneLine<W>(W);
 /// Starts the log, and reports panics through it as events of the target `panic`.
 ///
 /// # Errors
-/// When called twice in a process.
+/// When called twice in a process, or when the system refuses the thread that writes.
 pub fn init(args: &TelemetryArgs) -> Result<TelemetryGuard, InitError> {
     let (queue, flush) = Queue::start(io::stderr()).map_err(InitError::Thread)?;
     let colour = io::stderr().is_terminal();
@@ -169,7 +169,7 @@ impl Collector for DroppedLines {
         let counter = ConstCounter::new(self.0.dropped());
         counter.encode(encoder.encode_descriptor(
             "towline_log_lines_dropped",
-            "Log lines dropped because stderr was too slow",
+            "Log lines dropped because stderr was too slow or gone",
             None,
             counter.metric_type(),
         )?)

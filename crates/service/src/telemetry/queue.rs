@@ -3,7 +3,7 @@
 //! Lines gather in one buffer that the thread takes as a whole, with a rest between two writes: a
 //! busy program pays for a copy a line, not for waking a thread.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that may wait for a slow stderr: a second's worth of access lines under full load.
+/// Bytes that may wait for a slow stderr, and as many that are being written: a second's worth of
+/// access lines under full load.
 pub(super) const QUEUED_BYTES: usize = 2 * 1024 * 1024;
 
 /// How long lines gather after a write. The first line after a rest is written at once.
@@ -67,7 +68,7 @@ impl Queue {
         Ok((Self(Arc::clone(&shared)), Flush(shared)))
     }
 
-    /// Lines that found the queue full.
+    /// Lines that found the queue full, or stderr gone.
     pub(super) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
@@ -85,10 +86,16 @@ impl Write for Queue {
     /// Is given one whole line at a time, and takes it or drops it whole.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut state = self.0.state();
-        if state.closed || state.waiting.len() + line.len() > QUEUED_BYTES {
+        let queued = state.waiting.len() + line.len();
+        if state.closed || queued > QUEUED_BYTES {
             drop(state);
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
             return Ok(line.len());
+        }
+        if queued > state.waiting.capacity() {
+            let doubled = (2 * state.waiting.capacity()).clamp(queued, QUEUED_BYTES);
+            let more = doubled - state.waiting.len();
+            state.waiting.reserve_exact(more);
         }
         state.waiting.extend_from_slice(line);
         let rested = mem::take(&mut state.resting);
@@ -127,8 +134,8 @@ impl Shared {
     fn write(&self, mut output: impl Write) {
         let mut lines = Vec::new();
         while self.take(&mut lines) {
-            // Nobody is left to be told that stderr is gone.
-            output.write_all(&lines).ok();
+            let lost = write_lines(&mut output, &lines);
+            self.dropped.fetch_add(lost, Ordering::Relaxed);
             lines.clear();
             lines.shrink_to(KEPT_BYTES);
             let rest = self
@@ -161,8 +168,25 @@ impl Shared {
     }
 }
 
+/// Writes all lines, however long that takes; tells how many were lost because it failed.
+fn write_lines(output: &mut impl Write, mut lines: &[u8]) -> u64 {
+    while !lines.is_empty() {
+        match output.write(lines) {
+            Ok(written) if written > 0 => lines = &lines[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Whoever shares stderr with the program may have told it not to block.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(GATHER),
+            // Nobody is left to be told that stderr is gone but who reads the metrics.
+            Ok(_) | Err(_) => break,
+        }
+    }
+    let lost = lines.iter().filter(|&&byte| byte == b'\n').count();
+    u64::try_from(lost).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::sync::mpsc::{self, Receiver, Sender};
 
     use super::*;
@@ -235,5 +259,63 @@ mod tests {
         assert_eq!(queue.dropped(), 3);
         drop(flush);
         drop(allow);
+    }
+
+    /// Answers writes as told, and keeps what it took.
+    struct Scripted {
+        answers: VecDeque<io::Result<usize>>,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Scripted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let length = self.answers.pop_front().unwrap_or(Ok(bytes.len()))?;
+            self.taken.extend_from_slice(&bytes[..length]);
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_write_leaves_is_written_later_or_counted() {
+        let failed = |kind: ErrorKind| Err(io::Error::from(kind));
+        for (answers, taken, lost) in [
+            (vec![Ok(1), Ok(4)], "one\ntwo\nthree\n", 0),
+            (vec![failed(ErrorKind::Interrupted)], "one\ntwo\nthree\n", 0),
+            (
+                vec![
+                    Ok(2),
+                    failed(ErrorKind::WouldBlock),
+                    failed(ErrorKind::WouldBlock),
+                ],
+                "one\ntwo\nthree\n",
+                0,
+            ),
+            (vec![failed(ErrorKind::BrokenPipe)], "", 3),
+            (vec![Ok(5), failed(ErrorKind::StorageFull)], "one\nt", 2),
+            (vec![Ok(8), Ok(0)], "one\ntwo\n", 1),
+        ] {
+            let mut output = Scripted {
+                answers: answers.into(),
+                taken: Vec::new(),
+            };
+            assert_eq!(write_lines(&mut output, b"one\ntwo\nthree\n"), lost);
+            assert_eq!(output.taken, taken.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_full_queue_holds_no_more_than_its_bound() {
+        let (mut queue, flush, writes, allow) = gated();
+        queue.write_all(b"stuck\n").unwrap();
+        writes.recv_timeout(LIMIT).unwrap();
+        while queue.dropped() == 0 {
+            queue.write_all(&[b'x'; 777]).unwrap();
+        }
+        assert!(queue.0.state().waiting.capacity() <= QUEUED_BYTES);
+        drop((allow, flush));
     }
 }
