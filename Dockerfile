@@ -3,7 +3,7 @@
 # To package programs that are already compiled, put them in DIR/out/ and give
 # `--build-context compiled=DIR`: the stage of that name is then not built.
 
-# Rust of the version that rust-toolchain.toml names, and a C compiler for AWS-LC.
+# Rust of the version that rust-toolchain.toml names, and a C compiler for AWS-LC and jemalloc.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-bookworm
 # A C library, certificates of the public authorities, no shell. Its Debian must not be older
 # than the one that compiles: glibc only promises to run what an older one linked.
@@ -11,6 +11,8 @@ ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 # === compiled: every program in /out ===
 FROM ${BUILD_IMAGE} AS compiled
+# jemalloc's build needs it, and slim images have none.
+RUN command -v make || { apt-get update && apt-get install -y --no-install-recommends make; }
 WORKDIR /src
 COPY . .
 ARG REVISION=unknown

@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use agent_tcp::cli::{Cli, Command};
 use clap::Parser;
+use towline_service::allocator::Allocator;
 use towline_service::{probe, runtime};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use proxy_agent::cli::{Cli, Command};
+use towline_service::allocator::Allocator;
 use towline_service::{probe, runtime};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -4,10 +4,14 @@ use std::process::ExitCode;
 
 use proxy_server::cli::{Cli, Command, ServeArgs};
 use proxy_server::server;
+use towline_service::allocator::Allocator;
 use towline_service::runtime::{self, RunError, StartError};
 use towline_service::shutdown::Shutdown;
 use towline_service::{probe, telemetry};
 use towline_tls::devcerts::{DevCerts, Validity};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     runtime::run("proxy-server", async {

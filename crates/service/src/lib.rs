@@ -2,6 +2,7 @@
 //!
 //! Invariant: this crate knows no QUIC, no TLS and no tunnel; the programs bring those.
 
+pub mod allocator;
 pub mod runtime;
 pub mod shutdown;
 pub mod tasks;
