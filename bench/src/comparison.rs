@@ -177,7 +177,7 @@ async fn measure_round(
 ) -> Result<()> {
     let plan = record.plan;
     for row in record.rows.clone() {
-        for subject in in_turn(subjects, round) {
+        for subject in in_turn(subjects, round, row) {
             noise.watch().await?;
             let figures = measure(row, subject, target, &plan).await;
             let figures = figures.map_err(|error| Failure {
@@ -227,11 +227,14 @@ fn publish(record: &Record, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The subjects in an order that changes by round, so that none always follows the same other.
-fn in_turn(subjects: &[Subject], round: u32) -> impl Iterator<Item = &Subject> {
-    let first = usize::try_from(round).unwrap_or(0) % subjects.len().max(1);
-    let (before, from) = subjects.split_at(first);
-    from.iter().chain(before)
+/// The subjects in an order of chance that is the same in every run, so that none always follows
+/// the same other.
+fn in_turn<T>(subjects: &[T], round: u32, row: Row) -> Vec<&T> {
+    let place = u32::try_from(row.place().unwrap_or_default()).unwrap_or_default();
+    let seed = u64::from(round) << 32 | u64::from(place);
+    let mut order: Vec<&T> = subjects.iter().collect();
+    fastrand::Rng::with_seed(seed).shuffle(&mut order);
+    order
 }
 
 /// One cell: a subject that is started for it and stopped behind it.
@@ -267,4 +270,28 @@ fn progress(place: &str, kind: Kind, row: Row, figures: &Result<Figures, Failure
     };
     writeln!(io::stderr().lock(), "{place}, {}: {text}", kind.name())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn whom_a_subject_follows_changes_from_round_to_round() {
+        let subjects: Vec<u32> = (0..10).collect();
+        let orders = (1..=3).map(|round| in_turn(&subjects, round, Row::Connect8));
+        let orders: Vec<Vec<&u32>> = orders.collect();
+        assert_eq!(orders[0], in_turn(&subjects, 1, Row::Connect8));
+        let neighbours = |order: &Vec<&u32>| -> Vec<(u32, u32)> {
+            order.windows(2).map(|pair| (*pair[0], *pair[1])).collect()
+        };
+        let different: HashSet<_> = orders.iter().flat_map(neighbours).collect();
+        assert!(different.len() > 20, "{orders:?}");
+        for order in orders {
+            let all: HashSet<_> = order.into_iter().collect();
+            assert_eq!(all.len(), subjects.len());
+        }
+    }
 }
