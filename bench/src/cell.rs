@@ -37,7 +37,7 @@ pub struct Cell<'a> {
 pub struct Window {
     /// What begins earlier is warm-up.
     pub start: Instant,
-    /// What ends later is not counted.
+    /// What begins later is not counted.
     pub end: Instant,
 }
 
@@ -132,6 +132,16 @@ impl<'a> Cell<'a> {
     pub fn memory(&self) -> Result<Vec<Memory>> {
         let memory = |program: &Program| proc_fs::memory(program.pid);
         self.programs.iter().map(memory).collect()
+    }
+}
+
+// === impl Window ===
+
+impl Window {
+    /// Whether what begins now and ends whenever it does is counted: were it only what ends in
+    /// time, the slowest would be missing.
+    pub fn counts(&self, begin: Instant) -> bool {
+        (self.start..self.end).contains(&begin)
     }
 }
 

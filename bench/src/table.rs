@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn medians_stand_with_their_ends_and_ratios() {
         let columns = [column(Kind::Direct, true), column(Kind::Towline, true)];
-        let figures = |rate, p50| Ok(vec![Some(rate), Some(p50), None, None, None, None]);
+        let figures = |rate, p50| Ok(vec![Some(rate), Some(p50), None, None, None, None, None]);
         let outcomes = [
             outcome(Kind::Direct, 1, figures(20_000.0, 10.0)),
             outcome(Kind::Towline, 1, figures(9_000.0, 40.0)),
@@ -201,7 +201,7 @@ mod tests {
         );
         assert!(lines[3].ends_with("| 10.0 [10.0–10.0] | 50.0 [40.0–60.0] | 5.00 × |"));
         assert!(lines[4].ends_with("| – | – | – |"), "{}", lines[4]);
-        assert_eq!(lines.len(), 9);
+        assert_eq!(lines.len(), 10);
     }
 
     #[test]
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn what_failed_or_is_missing_says_so() {
         let columns = [column(Kind::Towline, true), column(Kind::Reference, true)];
-        let figures = || Ok(vec![Some(1.0); 6]);
+        let figures = || Ok(vec![Some(1.0); 7]);
         let outcomes = [
             outcome(Kind::Towline, 1, figures()),
             outcome(Kind::Reference, 1, Err("stands still")),
@@ -262,8 +262,8 @@ mod tests {
         );
         let note =
             "- stood still: reference, connect-request-close, 8 workers, round 1: stands still";
-        assert_eq!(text[9], note);
-        assert_eq!(text.len(), 12);
+        assert_eq!(text[10], note);
+        assert_eq!(text.len(), 13);
 
         let missing = lines(&[column(Kind::Reference, false)], &[]);
         assert_eq!(missing[0], "| row | unit | reference |");

@@ -15,10 +15,11 @@ use super::{Figures, Metric, by_program, count, round_trip};
 use crate::cell::{Cell, Finished, Window, latencies};
 use crate::client::{self, Route};
 
-pub(super) const METRICS: [Metric; 6] = [
+pub(super) const METRICS: [Metric; 7] = [
     Metric::higher("rate", "/s"),
     Metric::lower("p50", "µs"),
     Metric::lower("p99", "µs"),
+    Metric::lower("max", "µs"),
     Metric::lower("CPU per tunnel, server + agent", "µs"),
     Metric::lower("CPU per tunnel, server", "µs"),
     Metric::lower("CPU per tunnel, agent", "µs"),
@@ -50,7 +51,7 @@ async fn work(
         client::exchange(&mut route.open(target).await?).await?;
         finished.add();
         let end = Instant::now();
-        if begin >= window.start && end <= window.end {
+        if window.counts(begin) {
             latencies.push(end.duration_since(begin));
         }
         begin = end;

@@ -12,10 +12,11 @@ use crate::cell::{Cell, Finished, Window, latencies};
 use crate::client::{self, LIMIT, StoodStill};
 use crate::stats::percentile;
 
-pub(super) const METRICS: [Metric; 9] = [
+pub(super) const METRICS: [Metric; 10] = [
     Metric::higher("rate", "/s"),
     Metric::lower("p50", "µs"),
     Metric::lower("p99", "µs"),
+    Metric::lower("max", "µs"),
     Metric::lower("CPU per message, server + agent", "µs"),
     Metric::lower("CPU per message, server", "µs"),
     Metric::lower("CPU per message, agent", "µs"),
@@ -71,7 +72,7 @@ pub(super) async fn exchanges(
         finished.add();
         number += 1;
         let end = Instant::now();
-        if begin >= window.start && end <= window.end {
+        if window.counts(begin) {
             latencies.push(end.duration_since(begin));
         }
         begin = end;
@@ -79,11 +80,11 @@ pub(super) async fn exchanges(
     Ok(latencies)
 }
 
-/// Rate and percentiles of sorted latencies.
+/// Rate, percentiles and maximum of sorted latencies.
 pub(super) fn figures(latencies: &[Duration], window: Duration) -> Result<Figures> {
-    let [p50, p99, _] = percentiles(latencies)?;
+    let [p50, p99, max] = percentiles(latencies)?;
     let rate = count(u64::try_from(latencies.len())?) / window.as_secs_f64();
-    Ok(vec![Some(rate), Some(p50), Some(p99)])
+    Ok([rate, p50, p99, max].map(Some).to_vec())
 }
 
 /// The 50th and the 99th percentile and the largest of sorted latencies, in microseconds.
@@ -104,7 +105,22 @@ mod tests {
     fn figures_are_a_rate_and_percentiles_in_microseconds() {
         let latencies: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
         let figures = figures(&latencies, Duration::from_secs(2)).unwrap();
-        assert_eq!(figures, [Some(50.0), Some(50_000.0), Some(99_000.0)]);
+        assert_eq!(figures, [50.0, 50_000.0, 99_000.0, 100_000.0].map(Some));
+    }
+
+    #[test]
+    fn an_exchange_counts_where_it_begins() {
+        let start = Instant::now();
+        let (second, end) = (Duration::from_secs(1), start + Duration::from_secs(2));
+        let window = Window { start, end };
+        for (begin, counts) in [
+            (start - second, false),
+            (start, true),
+            (start + second, true),
+            (end, false),
+        ] {
+            assert_eq!(window.counts(begin), counts, "{begin:?}");
+        }
     }
 
     #[test]
