@@ -32,6 +32,12 @@ pub struct Cell<'a> {
     pub plan: &'a Plan,
 }
 
+/// How often memory is looked at again, at most, for whether it stands still.
+pub const LOOKS: u32 = 3;
+
+/// What memory that stands still may have moved by, in KiB.
+const STILL: u64 = 64;
+
 /// When the clock of a cell starts and stops.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
@@ -106,7 +112,7 @@ impl<'a> Cell<'a> {
     /// When one has ended.
     pub async fn wake_ups_in(&self, window: Window) -> Result<WakeUps> {
         let read = || {
-            let pids = self.programs.iter().map(|program| program.pid);
+            let pids = self.pids().into_iter();
             let all = pids.chain([process::id()]).map(proc_fs::sleeps);
             all.collect::<Result<Vec<u64>>>()
         };
@@ -125,13 +131,29 @@ impl<'a> Cell<'a> {
         })
     }
 
-    /// The memory of each process now.
+    /// The process ids, in their order.
+    pub fn pids(&self) -> Vec<u32> {
+        self.programs.iter().map(|program| program.pid).collect()
+    }
+
+    /// The memory of processes once it has stood still for [`Plan::settle`], or as it is after
+    /// [`LOOKS`] times as long.
     ///
     /// # Errors
     /// When one has ended.
-    pub fn memory(&self) -> Result<Vec<Memory>> {
-        let memory = |program: &Program| proc_fs::memory(program.pid);
-        self.programs.iter().map(memory).collect()
+    pub async fn memory_at_rest(&self, pids: &[u32]) -> Result<Vec<Memory>> {
+        let rss = |all: &[Memory]| -> u64 { all.iter().map(|one| one.rss).sum() };
+        let mut last = memory(pids)?;
+        for _ in 0..LOOKS {
+            sleep(self.plan.settle).await;
+            let now = memory(pids)?;
+            let moved = rss(&now).abs_diff(rss(&last));
+            last = now;
+            if moved <= STILL {
+                break;
+            }
+        }
+        Ok(last)
     }
 }
 
@@ -157,6 +179,14 @@ impl Finished {
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// The memory of processes now, in their order.
+///
+/// # Errors
+/// When one has ended.
+pub fn memory(pids: &[u32]) -> Result<Vec<Memory>> {
+    pids.iter().copied().map(proc_fs::memory).collect()
 }
 
 /// The CPU time between two readings of [`Cell::cpu_ticks`], in seconds.

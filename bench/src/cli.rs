@@ -140,7 +140,7 @@ pub struct Plan {
     pub agents: u32,
     /// How long a swarm's idle CPU time is watched.
     pub idle: Duration,
-    /// How long processes get to give memory back, or to grow to their size.
+    /// How long memory must stand still before it is read; see [`crate::cell::LOOKS`].
     pub settle: Duration,
 }
 
@@ -169,7 +169,7 @@ impl Cli {
             busy_tunnels: 64,
             agents: self.agents,
             idle: Duration::from_secs(10),
-            settle: Duration::from_secs(3),
+            settle: Duration::from_secs(1),
         }
     }
 

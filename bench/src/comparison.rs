@@ -9,7 +9,7 @@ use tokio::time::{Duration, timeout};
 use towline_service::build_info;
 use towline_service::shutdown::Shutdown;
 
-use crate::cell::Cell;
+use crate::cell::{Cell, LOOKS};
 use crate::chart::CHARTS;
 use crate::cli::{Cli, Plan};
 use crate::client::StoodStill;
@@ -247,7 +247,7 @@ async fn measure(row: Row, subject: &Subject, target: &Target, plan: &Plan) -> R
         stopped?;
         Ok(figures)
     };
-    let limit = (plan.warm_up + plan.window) * 2 + plan.settle * 4 + plan.idle + CELL_SLACK;
+    let limit = (plan.warm_up + plan.window) * 2 + plan.settle * LOOKS * 4 + plan.idle + CELL_SLACK;
     let done = timeout(limit, cell).await;
     done.with_context(|| StoodStill(format!("not done within {limit:?}")))?
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::cell::LOOKS;
 use crate::cli::Plan;
 use crate::client::LIMIT;
 use crate::proc_fs;
@@ -47,8 +48,11 @@ pub fn describe(smoke: bool, plan: &Plan) -> Result<Vec<String>> {
          connection for each tunnel does not, and direct has nothing to share"
             .to_owned(),
         format!(
-            "idle tunnels: {idle_tunnels}, each after one exchange; memory {settle:?} after the \
-             start, after opening and after closing; busy tunnels: {busy_tunnels} downloads"
+            "idle tunnels: {idle_tunnels}, each after one exchange; busy tunnels: {busy_tunnels} \
+             downloads; memory is read before, when one tunnel has come and gone, with them, and \
+             after closing: before and after once it has stood still for {settle:?}, or {:?} later \
+             at most; then they are opened and closed a second time",
+            *settle * LOOKS
         ),
         format!(
             "idle sessions: {agents} agents in one process, idle CPU over {idle:?}; only for \

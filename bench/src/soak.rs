@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::cell::{Cell, Finished, latencies};
+use crate::cell::{self, Cell, Finished, latencies};
 use crate::cli::Cli;
 use crate::client::{self, Route};
 use crate::comparison::Subjects;
@@ -88,7 +88,7 @@ async fn soak(
             tunnels: finished.count(),
             rate: f64::from(u32::try_from(latencies.len())?) / seconds,
             p99: percentile(&latencies, 99).context("a block has tunnels")?,
-            memory: cell.memory()?,
+            memory: cell::memory(&cell.pids())?,
         };
         writeln!(
             io::stderr().lock(),

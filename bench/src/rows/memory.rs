@@ -1,20 +1,23 @@
 //! Memory: what tunnels cost, idle ones and busy ones, and what stays when they are gone.
+//!
+//! They are opened and closed twice: a process that keeps something for good would keep more.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{Figures, Metric, by_program, count};
-use crate::cell::{Cell, keep_working};
-use crate::client;
+use crate::cell::{Cell, keep_working, memory};
+use crate::client::{self, CHUNK, LIMIT, StoodStill};
 use crate::downloads::receive;
 use crate::proc_fs::Memory;
 
-pub(super) const METRICS: [Metric; 8] = [
+pub(super) const METRICS: [Metric; 9] = [
     Metric::lower("per tunnel, server + agent (RSS)", "KiB"),
     Metric::lower("per tunnel, server (RSS)", "KiB"),
     Metric::lower("per tunnel, agent (RSS)", "KiB"),
@@ -23,6 +26,7 @@ pub(super) const METRICS: [Metric; 8] = [
     Metric::lower("both with them (RSS)", "MiB"),
     Metric::lower("both after closing (RSS)", "MiB"),
     Metric::lower("kept after closing, per tunnel (RSS)", "KiB"),
+    Metric::lower("both after closing a second time (RSS)", "MiB"),
 ];
 
 /// What the tunnels do while the memory is read.
@@ -38,14 +42,14 @@ pub(super) enum Tunnels {
 const OPENERS: u32 = 16;
 
 pub(super) async fn measure(cell: &Cell<'_>, kind: Tunnels) -> Result<Figures> {
-    sleep(cell.plan.settle).await;
-    let before = cell.memory()?;
-    let (tunnels, with) = match kind {
-        Tunnels::Idle => idle(cell, cell.plan.idle_tunnels).await?,
-        Tunnels::Busy => busy(cell, cell.plan.busy_tunnels).await?,
-    };
-    sleep(cell.plan.settle).await;
-    let after = cell.memory()?;
+    warm_up(cell, kind).await.context("warm-up")?;
+    let pids = cell.pids();
+    let before = cell.memory_at_rest(&pids).await?;
+    let (tunnels, with) = open_and_close(cell, kind).await?;
+    let after = cell.memory_at_rest(&pids).await?;
+    let again = open_and_close(cell, kind).await;
+    again.context("a second time")?;
+    let again = cell.memory_at_rest(&pids).await?;
 
     let growth = |of: fn(&Memory) -> u64, until: &[Memory]| {
         let growth = before.iter().zip(until);
@@ -70,14 +74,36 @@ pub(super) async fn measure(cell: &Cell<'_>, kind: Tunnels) -> Result<Figures> {
         mib(&with),
         mib(&after),
         kept,
+        mib(&again),
     ])
+}
+
+/// One tunnel of the kind, used and closed: what a process has once, whatever it serves, is there
+/// from then on.
+async fn warm_up(cell: &Cell<'_>, kind: Tunnels) -> Result<()> {
+    client::exchange(&mut cell.route.open(cell.at.echo).await?).await?;
+    if kind == Tunnels::Busy {
+        let mut stream = cell.route.download(cell.at.source).await?;
+        let mut chunk = vec![0; CHUNK];
+        let read = timeout(LIMIT, stream.read_exact(&mut chunk)).await;
+        read.with_context(|| StoodStill(format!("no chunk within {LIMIT:?}")))??;
+    }
+    Ok(())
+}
+
+/// How many tunnels there were, and the memory with them.
+async fn open_and_close(cell: &Cell<'_>, kind: Tunnels) -> Result<(u32, Vec<Memory>)> {
+    match kind {
+        Tunnels::Idle => idle(cell, cell.plan.idle_tunnels).await,
+        Tunnels::Busy => busy(cell, cell.plan.busy_tunnels).await,
+    }
 }
 
 /// The memory with so many idle tunnels; they are closed when this is done.
 async fn idle(cell: &Cell<'_>, tunnels: u32) -> Result<(u32, Vec<Memory>)> {
     let open = open(cell, tunnels).await?;
     sleep(cell.plan.settle).await;
-    let with = cell.memory()?;
+    let with = memory(&cell.pids())?;
     drop(open);
     Ok((tunnels, with))
 }
@@ -91,7 +117,7 @@ async fn busy(cell: &Cell<'_>, tunnels: u32) -> Result<(u32, Vec<Memory>)> {
         downloads.spawn(receive(stream, Arc::clone(&received)));
     }
     keep_working(&mut downloads, cell.plan.warm_up + cell.plan.window).await?;
-    Ok((tunnels, cell.memory()?))
+    Ok((tunnels, memory(&cell.pids())?))
 }
 
 async fn open(cell: &Cell<'_>, tunnels: u32) -> Result<Vec<TcpStream>> {

@@ -6,7 +6,7 @@
 use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};
 
-use super::{Figures, Metric, count};
+use super::{Figures, Metric, by_program, count};
 use crate::cell::{Cell, cpu_seconds};
 use crate::proc_fs;
 use crate::swarm::Swarm;
@@ -30,41 +30,41 @@ pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
     let agents = cell.plan.agents;
     let server = cell.programs.first().context("a swarm needs a server")?.pid;
     let mut swarm = Swarm::start(place).await?;
-    sleep(cell.plan.settle).await;
-    let before = [
-        proc_fs::memory(server)?.rss,
-        proc_fs::memory(swarm.pid)?.rss,
-    ];
+    let pids = [server, swarm.pid];
+    let before = cell.memory_at_rest(&pids).await?;
 
     let begin = Instant::now();
     swarm.connect(agents).await?;
     let seconds = begin.elapsed().as_secs_f64();
-    sleep(cell.plan.settle).await;
-    let with = [
-        proc_fs::memory(server)?.rss,
-        proc_fs::memory(swarm.pid)?.rss,
-    ];
+    let with = cell.memory_at_rest(&pids).await?;
 
-    let ticks = || anyhow::Ok([proc_fs::cpu_ticks(server)?, proc_fs::cpu_ticks(swarm.pid)?]);
+    let ticks = || {
+        pids.into_iter()
+            .map(proc_fs::cpu_ticks)
+            .collect::<Result<Vec<u64>>>()
+    };
     let (begin, idle_before) = (Instant::now(), ticks()?);
     sleep(cell.plan.idle).await;
     let cpu = cpu_seconds(&idle_before, &ticks()?)?;
     let idle = begin.elapsed().as_secs_f64();
 
     swarm.stop().await?;
-    sleep(cell.plan.settle).await;
-    let after = proc_fs::memory(server)?.rss;
+    let after = cell.memory_at_rest(&[server]).await?;
 
-    let each = |end: usize| (count(with[end]) - count(before[end])) / f64::from(agents);
+    let growth = before.iter().zip(&with);
+    let each = growth.map(|(before, with)| count(with.rss) - count(before.rss));
+    let each: Vec<f64> = each.map(|grown| grown / f64::from(agents)).collect();
+    let [both, per_server, per_agent] = by_program(&each);
     let busy = cpu.iter().map(|seconds| Some(seconds * 100.0 / idle));
     let mut figures = vec![
         Some(f64::from(agents)),
         Some(seconds),
-        Some(each(0) + each(1)),
-        Some(each(0)),
-        Some(each(1)),
+        both,
+        per_server,
+        per_agent,
     ];
     figures.extend(busy);
-    figures.extend([with[0], after].map(|kib| Some(count(kib) / 1024.0)));
+    let server = [&with, &after].map(|all| Some(count(all.first()?.rss) / 1024.0));
+    figures.extend(server);
     Ok(figures)
 }
