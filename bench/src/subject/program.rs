@@ -3,11 +3,19 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use tokio::process::{Child, Command};
 
-/// A process of a subject; it is killed when this is dropped.
+/// Has the kernel kill what it executes when the thread that started it ends, however it ends.
+const SETPRIV: &str = "/usr/bin/setpriv";
+
+/// The name that Rust gives to the thread whose end is the end of this process.
+const MAIN_THREAD: &str = "main";
+
+/// A process of a subject; it is killed when this is dropped, and where the machine has setpriv
+/// also when this process is killed.
 #[derive(Debug)]
 pub struct Program {
     /// The program's name.
@@ -50,7 +58,7 @@ impl Program {
     ) -> Result<Self> {
         let log = logs.join(name);
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let process = Command::new(path)
+        let process = bound(path)
             .args(arguments)
             .env_clear()
             .stdin(Stdio::null())
@@ -94,6 +102,20 @@ impl Program {
         let last = log.lines().next_back().unwrap_or("no log").to_owned();
         format!("{}: {last}", self.name)
     }
+}
+
+/// A command that executes `path` and that does not outlive this process.
+///
+/// The kernel looks at the thread that starts a process: another one than the main thread may end
+/// long before this process does, so what that one starts is not bound.
+fn bound(path: &Path) -> Command {
+    let main = thread::current().name() == Some(MAIN_THREAD);
+    if !main || !Path::new(SETPRIV).exists() {
+        return Command::new(path);
+    }
+    let mut command = Command::new(SETPRIV);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(path);
+    command
 }
 
 /// The first line that a program prints for these arguments.
