@@ -38,7 +38,8 @@ pub(super) async fn describe(binaries: &Path, transport: Transport) -> Result<St
         Transport::Plain => "TCP, NOT ENCRYPTED",
     };
     Ok(format!(
-        "rathole {version}: {carrier}, a connection for each tunnel, fixed ports, log at info"
+        "rathole {version}, dependencies newer than its lock file's: {carrier}, a connection for \
+         each tunnel, fixed ports, log at info"
     ))
 }
 

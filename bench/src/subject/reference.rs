@@ -16,8 +16,10 @@ const QUIC_MODULE: &str = "github.com/quic-go/quic-go";
 pub(super) async fn describe(binaries: &Path) -> Result<String> {
     let path = binaries.join(PROGRAMS[0]);
     Ok(format!(
-        "gardener/quic-reverse-http-tunnel {}, quic-go {}, default flags: mutual TLS, no access log",
+        "gardener/quic-reverse-http-tunnel {}, {}, quic-go {}, default flags: mutual TLS, no \
+         access log",
         go::version(&path, MODULE).await?,
+        go::origin(&path).await?,
         go::version(&path, QUIC_MODULE).await?,
     ))
 }
