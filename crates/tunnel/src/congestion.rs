@@ -147,7 +147,10 @@ impl DelayBounded {
                 if batch.grows {
                     self.window += start_up.growth(batch.bytes);
                 }
-                if queue.is_some_and(|queue| start_up.ends_at(queue, least, self.window)) {
+                // A packet alone is acknowledged late: that is no queue.
+                if !self.round.is_limited()
+                    && queue.is_some_and(|queue| start_up.ends_at(queue, least, self.window))
+                {
                     self.leave_start_up(now);
                 }
             }

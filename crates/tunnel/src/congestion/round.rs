@@ -11,7 +11,7 @@ const GROUP: u32 = 8;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Round {
     start: Option<Instant>,
-    /// When the window was last what kept us from sending.
+    /// When the window was last what kept us from sending, or else the first acknowledgement came.
     busy: Option<Instant>,
     acked: u64,
     limited: u64,
@@ -63,7 +63,7 @@ impl Round {
     pub(super) fn on_ack(&mut self, now: Instant, ack: Ack, rtt: Duration, limited: bool) {
         let start = *self.start.get_or_insert(now);
         self.ends |= ack.sent >= start;
-        if !limited {
+        if !limited || self.busy.is_none() {
             self.busy = Some(now);
         }
         self.batch += ack.bytes;

@@ -106,6 +106,21 @@ fn a_window_that_was_never_filled_does_not_grow() {
 }
 
 #[test]
+fn a_trickle_does_not_end_a_start_up() {
+    // A handshake, then single packets: each waits for its acknowledgement as long as a receiver may.
+    let mut world = World::new(Link::new(100.0, 20, 60), 1);
+    let flow = world.flow(ours(), Source::Bytes(10_000), seconds(0.0));
+    world.feed(flow, seconds(1.0), Source::Bursts(500, millis(500)));
+    world.feed(flow, seconds(7.0), Source::Endless);
+    world.run(seconds(8.0));
+    let window = world.window(flow, seconds(7.0));
+    assert_eq!(window, 32, "{window} datagrams");
+    // Ten round trips later.
+    let mbit = world.mbit(flow, seconds(7.4), seconds(7.8));
+    assert!(mbit > 90.0, "{mbit:.1} Mbit/s");
+}
+
+#[test]
 fn what_was_known_before_a_long_silence_is_not_relied_on() {
     let mut world = World::new(Link::new(100.0, 20, 40), 1);
     let flow = world.flow(ours(), Source::Endless, seconds(0.0));
