@@ -137,6 +137,7 @@ impl DelayBounded {
     /// All packets of one acknowledgement are told; `in_flight` bytes remain.
     pub fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
         let least = self.path.least_rtt();
+        let least_window = self.least_window();
         let batch = self
             .round
             .on_acks_end(in_flight, self.window, self.datagram);
@@ -159,8 +160,9 @@ impl DelayBounded {
                 over |= queue.is_some_and(|queue| queue > self.path.target());
             }
             Phase::Compete(cubic) if batch.grows => {
-                cubic.grow(now, least, batch.bytes);
-                self.window = cubic.window();
+                cubic.grow(now, least, batch.bytes, self.datagram);
+                // Datagrams may have become larger since the loss.
+                self.window = cubic.window().max(least_window);
             }
             _ => {}
         }
@@ -208,6 +210,7 @@ impl DelayBounded {
         let mut ended = self.round.restart(now);
         self.path.on_round(now, &mut ended, self.datagram);
         ended.excess = self.path.loses_more_than_tolerated(self.allowance());
+        let least_window = self.least_window();
         match &mut self.phase {
             Phase::StartUp(_) if ended.marked => self.leave_start_up(now),
             Phase::StartUp(_) => {}
@@ -219,9 +222,9 @@ impl DelayBounded {
             Phase::Compete(cubic) => {
                 let mut rival = cubic.clone();
                 if ended.lost > 0 || ended.marked {
-                    rival.on_loss(now);
+                    rival.on_loss(now, least_window);
                 } else if cubic.age(now) > COMPETE_FOR {
-                    rival = Cubic::new(now, self.window, self.datagram);
+                    rival = Cubic::new(now, self.window);
                 } else {
                     return;
                 }
@@ -238,7 +241,7 @@ impl DelayBounded {
         let queue = ended.queue(self.path.least_rtt());
         let congested = ended.marked || ended.excess || (ended.unusual && queue > target / 2);
         if !ended.is_limited() && queue > target {
-            let rival = Cubic::new(now, self.window, self.datagram);
+            let rival = Cubic::new(now, self.window);
             let drain = growth.cut(self.datagram, rival);
             self.cut(now, ended, drain);
         } else if congested || growth.is_alone(queue, target) {

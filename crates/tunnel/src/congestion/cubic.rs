@@ -11,10 +11,9 @@ const C: f64 = 0.4;
 /// Increase that makes Reno's average with this decrease (§4.3).
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
-/// A window between two losses; lengths in datagrams.
+/// A window between two losses; lengths in bytes, so that they hold for datagrams of any size.
 #[derive(Debug, Clone)]
 pub(super) struct Cubic {
-    datagram: f64,
     epoch: Instant,
     start: f64,
     plateau: f64,
@@ -26,11 +25,9 @@ pub(super) struct Cubic {
 
 impl Cubic {
     /// Goes on from a window, as if it had been the plateau.
-    pub(super) fn new(now: Instant, window: u64, datagram: u64) -> Self {
-        let datagram = datagram as f64;
-        let window = window as f64 / datagram;
+    pub(super) fn new(now: Instant, window: u64) -> Self {
+        let window = window as f64;
         Self {
-            datagram,
             epoch: now,
             start: window,
             plateau: window,
@@ -44,34 +41,57 @@ impl Cubic {
         now.saturating_duration_since(self.epoch)
     }
 
-    /// The window in bytes.
+    /// The window.
     pub(super) fn window(&self) -> u64 {
-        (self.window * self.datagram) as u64
+        self.window as u64
     }
 
     /// So many bytes were acknowledged while the window was in use.
-    pub(super) fn grow(&mut self, now: Instant, rtt: Duration, acked: u64) {
-        let acked = acked as f64 / self.datagram;
-        let k = ((self.plateau - self.start) / C).cbrt();
+    pub(super) fn grow(&mut self, now: Instant, rtt: Duration, acked: u64, datagram: u64) {
+        let (acked, datagram) = (acked as f64, datagram as f64);
+        let c = C * datagram;
+        let k = ((self.plateau - self.start) / c).cbrt();
         let t = (self.age(now) + rtt).as_secs_f64();
-        let target = (C * (t - k).powi(3) + self.plateau).clamp(self.window, 1.5 * self.window);
+        let target = (c * (t - k).powi(3) + self.plateau).clamp(self.window, 1.5 * self.window);
         let alpha = if self.reno < self.plateau { ALPHA } else { 1.0 };
-        self.reno += alpha * acked / self.window;
+        self.reno += alpha * datagram * acked / self.window;
         self.window += (target - self.window) / self.window * acked;
         self.window = self.window.max(self.reno);
     }
 
-    /// Packets were lost: a new curve, below the window.
-    pub(super) fn on_loss(&mut self, now: Instant) {
+    /// Packets were lost: a new curve, below the window, but not below `least`.
+    pub(super) fn on_loss(&mut self, now: Instant, least: u64) {
         // Fast convergence (§4.7) leaves room to newcomers.
         self.plateau = if self.window < self.plateau {
             self.window * (1.0 + BETA) / 2.0
         } else {
             self.window
         };
-        self.start = (self.window * BETA).max(1.0);
+        self.start = (self.window * BETA).max(least as f64);
+        // The floor may be above: then nothing has to be found again.
+        self.plateau = self.plateau.max(self.start);
         self.window = self.start;
         self.reno = self.start;
         self.epoch = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_leave_what_still_sends() {
+        let now = Instant::now();
+        let mut cubic = Cubic::new(now, 100 * 1200);
+        for _ in 0..30 {
+            cubic.on_loss(now, 2 * 1200);
+        }
+        assert_eq!(cubic.window(), 2 * 1200);
+        // A floor that rises, with the size of a datagram, is a new plateau.
+        cubic.on_loss(now, 2 * 16_368);
+        assert_eq!(cubic.window(), 2 * 16_368);
+        cubic.grow(now, Duration::from_millis(40), 2 * 16_368, 16_368);
+        assert!((2 * 16_368..4 * 16_368).contains(&cubic.window()));
     }
 }

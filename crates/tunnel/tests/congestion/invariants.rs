@@ -76,6 +76,41 @@ proptest! {
     }
 }
 
+/// Tells of round trips of so many milliseconds, in which the window was filled.
+fn rounds(control: &mut DelayBounded, now: &mut Instant, datagram: u64, trips: &[u64]) {
+    for &trip in trips {
+        let sent = *now;
+        *now += Duration::from_millis(trip);
+        for _ in 0..(control.window() / datagram / 4).clamp(1, 8) {
+            let bytes = datagram;
+            control.on_ack(*now, Ack { sent, bytes }, false);
+        }
+        control.on_acks_end(*now, control.window());
+    }
+}
+
+#[test]
+fn a_window_that_competes_follows_the_size_of_datagrams() {
+    let mut now = Instant::now();
+    let mut control = DelayBounded::new(1200);
+    // The path without a queue, and then one that stands whatever is cut, and not always the same.
+    let queue = |round: u64| [100 + 10 * (round / 3 % 2)];
+    rounds(&mut control, &mut now, 1200, &[40, 40, 40]);
+    for round in 0..40 {
+        if control.is_competing() {
+            break;
+        }
+        rounds(&mut control, &mut now, 1200, &queue(round));
+    }
+    assert!(control.is_competing());
+    control.on_datagram_size(16_368);
+    for round in 0..200 {
+        control.on_loss(now, now, 1200);
+        rounds(&mut control, &mut now, 1200, &queue(round));
+        assert!(control.window() >= 2 * 16_368, "{}", control.window());
+    }
+}
+
 #[test]
 fn a_larger_datagram_raises_the_least_window() {
     let mut control = DelayBounded::new(1200);
