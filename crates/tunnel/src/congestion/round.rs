@@ -20,6 +20,8 @@ pub(super) struct Round {
     group: (u32, Duration),
     /// The least round-trip time of the latest whole group: the queue of now, without jitter.
     recent: Option<Duration>,
+    /// The round-trip time at the end of the round before.
+    previous: Duration,
     batch: u64,
     batch_limited: bool,
     ends: bool,
@@ -114,6 +116,7 @@ impl Round {
             start: Some(now),
             busy: self.busy,
             group: self.group,
+            previous: self.last_rtt(),
             ..Self::default()
         };
         let mut ended = std::mem::replace(self, next);
@@ -143,13 +146,36 @@ impl Round {
         self.least.unwrap_or_default()
     }
 
-    /// The round-trip time at its end, without what jitter added.
+    /// The round-trip time at its end, without what jitter added; nothing has changed if nothing
+    /// was acknowledged.
     pub(super) fn last_rtt(&self) -> Duration {
-        self.recent.or(self.least).unwrap_or_default()
+        self.recent.or(self.least).unwrap_or(self.previous)
     }
 
     /// The delay of the queue at its end.
     pub(super) fn queue(&self, least_rtt: Duration) -> Duration {
         self.last_rtt().saturating_sub(least_rtt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_without_acknowledgements_has_the_queue_of_the_one_before() {
+        let start = Instant::now();
+        let rtt = Duration::from_millis(60);
+        let mut round = Round::default();
+        let ack = Ack {
+            sent: start,
+            bytes: 1200,
+        };
+        round.on_ack(start + rtt, ack, rtt, false);
+        round.on_acks_end(1200, 2400, 1200);
+        for _ in 0..2 {
+            let ended = round.restart(start + rtt);
+            assert_eq!(ended.queue(Duration::from_millis(40)).as_millis(), 20);
+        }
     }
 }
