@@ -152,7 +152,8 @@ impl DelayBounded {
                 if !self.round.is_limited()
                     && queue.is_some_and(|queue| start_up.ends_at(queue, least, self.window))
                 {
-                    self.leave_start_up(now);
+                    self.end_round_early(now);
+                    over = false;
                 }
             }
             // Who shares the queue sees the same at the same time: nobody is left behind to grow.
@@ -180,7 +181,7 @@ impl DelayBounded {
             Phase::StartUp(start_up) => {
                 let tolerated = start_up.tolerates(self.window) + self.allowance();
                 if self.round.lost > tolerated {
-                    self.leave_start_up(now);
+                    self.end_round_early(now);
                 }
             }
             Phase::Compete(_) => self.end_round(now),
@@ -206,10 +207,21 @@ impl DelayBounded {
         self.window = self.window.max(self.least_window());
     }
 
-    fn end_round(&mut self, now: Instant) {
+    /// The start-up is over, in the middle of a round trip.
+    fn end_round_early(&mut self, now: Instant) {
+        self.close_round(now);
+        self.leave_start_up(now);
+    }
+
+    fn close_round(&mut self, now: Instant) -> Round {
         let mut ended = self.round.restart(now);
         self.path.on_round(now, &mut ended, self.datagram);
         ended.excess = self.path.loses_more_than_tolerated(self.allowance());
+        ended
+    }
+
+    fn end_round(&mut self, now: Instant) {
+        let ended = self.close_round(now);
         let least_window = self.least_window();
         match &mut self.phase {
             Phase::StartUp(_) if ended.marked => self.leave_start_up(now),
@@ -299,7 +311,6 @@ impl DelayBounded {
         let step = (self.window / 32).max(self.datagram);
         self.phase = Phase::Drain(Drain::new(step));
         self.cut_at = Some(now);
-        self.round.restart(now);
     }
 
     /// Forgets the path, and starts up from this window.

@@ -70,6 +70,20 @@ impl Path {
 
     /// A round trip ended.
     pub(super) fn on_round(&mut self, now: Instant, ended: &mut Round, datagram: u64) {
+        // One that was cut short tells of a burst, not of the path.
+        if ended.took >= self.least_rtt() / 2 {
+            self.on_round_rate(ended);
+        }
+        self.grain = match self.rates.iter().copied().max() {
+            None | Some(0) => Duration::ZERO,
+            Some(rate) => Duration::from_nanos(datagram.saturating_mul(1_000_000_000) / rate),
+        };
+        self.on_round_loss(now, ended, datagram);
+        self.acked = self.acked - self.acked / LOSS_MEMORY + ended.acked();
+        self.lost = self.lost - self.lost / LOSS_MEMORY + ended.lost_ever;
+    }
+
+    fn on_round_rate(&mut self, ended: &Round) {
         let nanos = u64::try_from(ended.took.as_nanos())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -80,11 +94,6 @@ impl Path {
         } else if rate > self.rates[0] {
             self.rates[0] = rate;
         }
-        let rate = self.rates.iter().copied().max().unwrap_or_default().max(1);
-        self.grain = Duration::from_nanos(datagram.saturating_mul(1_000_000_000) / rate);
-        self.on_round_loss(now, ended, datagram);
-        self.acked = self.acked - self.acked / LOSS_MEMORY + ended.acked();
-        self.lost = self.lost - self.lost / LOSS_MEMORY + ended.lost_ever;
     }
 
     /// Tells what a full queue dropped from what the medium loses anyway.
@@ -142,5 +151,40 @@ impl Path {
     /// The losses so far were answered by a cut: half of them count for the next.
     pub(super) fn answer_losses(&mut self) {
         self.lost /= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::congestion::Ack;
+
+    /// Ten datagrams that were acknowledged after 40 ms, in a round that took as long as told.
+    fn on_round(path: &mut Path, start: Instant, took: Duration) {
+        let rtt = Duration::from_millis(40);
+        let mut round = Round::default();
+        round.restart(start);
+        for _ in 0..10 {
+            let sent = start;
+            path.on_rtt(start + rtt, rtt);
+            round.on_ack(start + rtt, Ack { sent, bytes: 1200 }, rtt, false);
+            round.on_acks_end(12_000, 12_000, 1200);
+        }
+        let mut ended = round.restart(start + took);
+        path.on_round(start + took, &mut ended, 1200);
+    }
+
+    #[test]
+    fn a_round_cut_short_tells_no_rate() {
+        let mut path = Path::default();
+        let start = Instant::now();
+        for millis in [0, 1, 19] {
+            on_round(&mut path, start, Duration::from_millis(millis));
+            assert_eq!(path.rate_window(), 0, "{millis} ms");
+            // A quarter of the least round trip and 4 ms.
+            assert_eq!(path.target().as_millis(), 14, "{millis} ms");
+        }
+        on_round(&mut path, start, Duration::from_millis(40));
+        assert_eq!(path.rate_window(), 12_000);
     }
 }
