@@ -67,12 +67,12 @@ bench-smoke: ## the same with small figures, to see that it runs: not a measurem
 	TOWLINE_COMMIT="$(COMMIT)" $(CARGO) build --profile quick --locked $(PROGRAMS:%=-p %) -p towline-bench
 	target/quick/towline-bench --smoke $(BENCH_ARGS)
 
-bench-wan: ## the same over a link with delay and loss between two namespaces (root; many minutes)
+bench-wan: ## compare over links with delay and loss between two namespaces; writes bench/results (root; 40 min)
 	@[ "$$(id -u)" = 0 ] && [ -c /dev/net/tun ] && command -v ip >/dev/null || \
 	    { echo "bench-wan: cannot run here: needs root, /dev/net/tun and ip (iproute2)" >&2; exit 1; }
-	$(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-wan
+	TOWLINE_COMMIT="$(COMMIT)" $(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-wan
 	target/release/towline-wan --check
-	target/release/towline-wan compare $(BENCH_ARGS)
+	bench/wan/measure target/release/towline-wan target/wan bench/results --peers-dir target/peers $(BENCH_ARGS)
 
 image: ## build the three images for this machine (needs buildah, podman or docker)
 	@.ci/image "$(IMAGE_TOOL)" "$(IMAGE_PREFIX)" "$(IMAGE_TAG)"

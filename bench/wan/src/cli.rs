@@ -2,24 +2,28 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::slice;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use towline_service::build_info;
 
 use crate::link::{Link, Loss, Way};
+use crate::record::Record;
 use crate::rows::{Plan, Row};
-use crate::subject::{Folders, Subject};
+use crate::subject::{Folders, Found, Wanted};
 use crate::units::{Depth, Rate, Share};
 use crate::wan::Side;
 
 /// Longer delays are no network that a proxy would be used on.
 const MAX_DELAY: Duration = Duration::from_millis(500);
 
-/// Load before the clock starts: start-up is over on a path with a round trip below a second.
+/// Load before the clock starts, at least.
 const WARM_UP: Duration = Duration::from_secs(2);
+
+/// The same in round trips: a window that doubles fills a gigabit of 200 ms in twelve of them.
+const WARM_UP_TRIPS: u32 = 15;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,12 +84,13 @@ pub struct CompareArgs {
     #[command(flatten)]
     link: LinkArgs,
 
-    /// A table for each of these losses, separated by commas, instead of --loss.
+    /// A table for each of these losses, separated by commas; --loss stands for one.
     #[arg(
         long,
         value_name = "SHARE",
         value_delimiter = ',',
-        default_value = "0.1%,1%"
+        default_value = "0.1%,1%",
+        conflicts_with = "loss"
     )]
     losses: Vec<Share>,
 
@@ -104,7 +109,7 @@ pub struct CompareArgs {
     /// How often every cell is measured.
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=99))]
-    rounds: u32,
+    pub rounds: u32,
 
     /// Seconds that rates and latencies are measured; shares are measured twice as long.
     #[arg(long, value_name = "N", default_value_t = 6)]
@@ -115,13 +120,25 @@ pub struct CompareArgs {
     #[arg(long, env = "TOWLINE_BIN_DIR", value_name = "DIR")]
     bin_dir: Option<PathBuf>,
 
-    /// Folder of the Go reference's quic-server and quic-client; without it, it is left out.
+    /// Folder of the Go reference's quic-server and quic-client, when it is not that of the peers.
     #[arg(long, env = "TOWLINE_REFERENCE_DIR", value_name = "DIR")]
     reference_dir: Option<PathBuf>,
 
     /// Folder of the peers that `make bench-peers` installs; without it, they are left out.
     #[arg(long, env = "TOWLINE_PEERS_DIR", value_name = "DIR")]
     peers_dir: Option<PathBuf>,
+
+    /// Write what was measured to a file that --merge reads, after each round and when interrupted.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+
+    /// Instead of measuring: put together runs that were saved, by link.
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    pub merge: Vec<PathBuf>,
+
+    /// Write tables, figures (JSON) and charts (SVG), named after the link, to a folder in the end.
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
 }
 
 /// What a link is like, both ways alike.
@@ -131,7 +148,7 @@ pub struct LinkArgs {
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = delay)]
     delay: Duration,
 
-    /// Up to so much is added to each packet's delay; their order stays.
+    /// Up to so much is added to each packet's delay, in order: nearly all of it on a busy link.
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = delay)]
     jitter: Duration,
 
@@ -147,9 +164,9 @@ pub struct LinkArgs {
     #[arg(long, value_name = "DEPTH")]
     mark: Option<Depth>,
 
-    /// How many packets are lost each way.
-    #[arg(long, value_name = "SHARE", default_value = "0%")]
-    loss: Share,
+    /// How many packets are lost each way; none by default.
+    #[arg(long, value_name = "SHARE")]
+    loss: Option<Share>,
 
     /// How many are lost in a row, on average; 1 for losses that know nothing of each other.
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = burst)]
@@ -173,14 +190,22 @@ impl LinkArgs {
         let mut way = Way::new(self.delay, self.rate, self.queue);
         way.jitter = self.jitter;
         way.mark = self.mark;
-        way.loss = Loss {
-            share: self.loss,
-            burst: self.loss_burst,
-        };
+        let share = self.loss.unwrap_or(Share::NONE);
+        way.loss = self.lossy(share);
         let mut link = Link::symmetric(way);
         link.mtu = self.mtu;
         link.seed = self.seed;
         link
+    }
+
+    fn lossy(&self, share: Share) -> Loss {
+        // Of no losses, none come in bursts.
+        let burst = if share == Share::NONE {
+            1.0
+        } else {
+            self.loss_burst
+        };
+        Loss { share, burst }
     }
 }
 
@@ -191,32 +216,65 @@ impl CompareArgs {
     pub fn plan(&self) -> Plan {
         let window = Duration::from_secs(self.seconds);
         Plan {
-            warm_up: WARM_UP,
+            warm_up: WARM_UP.max(self.link().round_trip() * WARM_UP_TRIPS),
             window,
             share_window: window * 2,
         }
     }
 
-    /// How often every cell is measured.
-    pub fn rounds(&self) -> u32 {
-        self.rounds
-    }
-
     /// The losses, each of which has a table.
-    pub fn losses(&self) -> &[Share] {
-        &self.losses
+    pub fn losses(&self) -> Vec<Loss> {
+        let shares = self
+            .link
+            .loss
+            .as_ref()
+            .map_or(&*self.losses, slice::from_ref);
+        shares.iter().map(|share| self.link.lossy(*share)).collect()
     }
 
     /// A link for each loss, with the dice of this round.
     pub fn links(&self, round: u32) -> Vec<Link> {
-        let links = self.losses.iter().map(|loss| {
-            let mut link = self.link.link();
-            link.there.loss.share = *loss;
-            link.back.loss.share = *loss;
+        let links = self.losses().into_iter().map(|loss| {
+            let mut link = self.link();
+            link.there.loss = loss;
+            link.back.loss = loss;
             link.seed += u64::from(round);
             link
         });
         links.collect()
+    }
+
+    /// The link without losses of its own.
+    pub fn link(&self) -> Link {
+        self.link.link().clean()
+    }
+
+    /// Saves what there is so far, if a file for it was named.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        self.save.as_ref().map_or(Ok(()), |path| record.save(path))
+    }
+
+    /// Writes what is complete where it was asked for.
+    ///
+    /// # Errors
+    /// When the system refuses, or there are records of several links for one file.
+    pub fn publish(&self, records: &[Record]) -> Result<()> {
+        match records {
+            [one] => self.save(one)?,
+            several if self.save.is_some() && !several.is_empty() => {
+                bail!("--save takes one link, --results takes several")
+            }
+            _ => {}
+        }
+        if let Some(dir) = &self.results {
+            for record in records {
+                record.publish(dir)?;
+            }
+        }
+        Ok(())
     }
 
     /// The rows to measure, in the table's order.
@@ -229,8 +287,8 @@ impl CompareArgs {
     /// The subjects to measure, in the table's order.
     ///
     /// # Errors
-    /// When the programs of one are missing.
-    pub async fn subjects(&self) -> Result<Vec<Arc<Subject>>> {
+    /// When programs of ours are missing, or nobody has one of the names.
+    pub async fn subjects(&self) -> Result<Found> {
         let own = fs::read_link("/proc/self/exe")?;
         let own = own.parent().context("a program is in a folder")?;
         let ours = self.bin_dir.as_deref().unwrap_or(own);
@@ -239,12 +297,11 @@ impl CompareArgs {
             reference: self.reference_dir.as_deref(),
             peers: self.peers_dir.as_deref(),
         };
-        let all = Subject::find(&folders, &self.variants).await?;
-        let named = |subject: &Subject| {
-            let mut names = self.subjects.iter();
-            self.subjects.is_empty() || names.any(|name| subject.name.starts_with(name))
+        let wanted = Wanted {
+            names: &self.subjects,
+            variants: &self.variants,
         };
-        Ok(all.into_iter().filter(named).map(Arc::new).collect())
+        Found::look(&folders, wanted).await
     }
 }
 
@@ -285,7 +342,7 @@ mod tests {
         let cli = parse(line).unwrap();
         let link = cli.link.link();
         let text = "50ms each way, 20Mbit/s, queue 100000B, jitter 1ms, ECN from 5ms, loss 3% in \
-                    bursts of 4";
+                    bursts of 4; MTU 1400";
         assert_eq!(link.to_string(), text);
         assert_eq!((link.seed, link.mtu), (9, 1400));
         assert_eq!(cli.command, ["sh", "-c", "true"]);
@@ -307,6 +364,18 @@ mod tests {
         assert_eq!(shares(1), [0.0, 0.03]);
         assert_eq!(args.links(1)[1].there.loss.burst, 2.0);
         assert_ne!(args.links(1)[0].seed, args.links(2)[0].seed);
+    }
+
+    #[test]
+    fn a_comparison_has_one_table_with_one_loss_and_takes_no_two_answers() {
+        let Some(Action::Compare(args)) = parse("towline-wan compare --loss 3%").unwrap().action
+        else {
+            panic!("no comparison");
+        };
+        let losses: Vec<String> = args.losses().iter().map(Loss::to_string).collect();
+        assert_eq!(losses, ["3%"]);
+        assert!(parse("towline-wan compare --loss 3% --losses 1%").is_err());
+        assert!(parse("towline-wan --loss 3% compare").is_err());
     }
 
     #[test]

@@ -267,6 +267,7 @@ impl Courier {
             Err(error) => Err(error.into()),
         }
     }
+
     /// How long to sleep for something at that moment, or for a first part of it.
     fn until(&self, at: Duration) -> Duration {
         let left = at.saturating_sub(self.clock.elapsed() + self.lead);

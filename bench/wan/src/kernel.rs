@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use socket2::{Domain, Socket, Type};
 
 use crate::namespace::Namespace;
 
@@ -11,6 +12,12 @@ const CONGESTION: &str = "tcp_congestion_control";
 
 /// Lists those that a namespace may name. Only the machine itself can change it.
 const ALLOWED: &str = "tcp_allowed_congestion_control";
+
+/// Whether the kernel has this congestion control, or loads it when it is asked for.
+pub(crate) fn has_congestion(name: &str) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None);
+    socket.is_ok_and(|socket| socket.set_tcp_congestion(name.as_bytes()).is_ok())
+}
 
 /// Chooses the congestion control of new connections in the calling thread's namespace. Where the
 /// machine does not allow everybody this one, it does for this moment.

@@ -27,7 +27,11 @@ pub mod subject;
 pub mod target;
 
 pub mod rows;
+
+pub mod record;
 pub mod table;
+
+pub mod job;
 
 pub mod cli;
 pub mod comparison;

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::units::{Depth, Rate, Share};
 
+/// The largest IP packet of a link that nothing else is said of.
+pub const MTU: u16 = 1500;
+
 /// A link between two sites. Both ways are alike unless `back` says otherwise; each has a queue
 /// and dice of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +29,9 @@ pub struct Link {
 pub struct Way {
     /// How long a packet travels once it is sent.
     pub delay: Duration,
-    /// Up to this much is added to the delay, evenly distributed; packets stay in order.
+    /// An evenly distributed share of this is added to each packet's delay. Packets stay in order,
+    /// so one waits for an earlier one that got more: the busier the way, the closer all come to
+    /// the whole of it.
     pub jitter: Duration,
     /// How fast packets are sent, their IP headers counted.
     pub rate: Rate,
@@ -56,9 +61,16 @@ impl Link {
         Self {
             there: way,
             back: way,
-            mtu: 1500,
+            mtu: MTU,
             seed: 1,
         }
+    }
+
+    /// The same link without losses of its own.
+    pub fn clean(mut self) -> Self {
+        self.there.loss = Loss::NONE;
+        self.back.loss = Loss::NONE;
+        self
     }
 
     /// How long a packet and its answer travel when nobody else uses the link.
@@ -72,6 +84,9 @@ impl fmt::Display for Link {
         write!(formatter, "{}", self.there)?;
         if self.back != self.there {
             write!(formatter, "; back {}", self.back)?;
+        }
+        if self.mtu != MTU {
+            write!(formatter, "; MTU {}", self.mtu)?;
         }
         Ok(())
     }
@@ -108,11 +123,10 @@ impl fmt::Display for Way {
         if let Some(mark) = self.mark {
             write!(formatter, ", ECN from {mark}")?;
         }
-        write!(formatter, ", loss {}", self.loss.share)?;
-        if self.loss.burst > 1.0 {
-            write!(formatter, " in bursts of {}", self.loss.burst)?;
+        match self.loss {
+            Loss { share, .. } if share == Share::NONE => Ok(()),
+            loss => write!(formatter, ", loss {loss}"),
         }
-        Ok(())
     }
 }
 
@@ -126,6 +140,16 @@ impl Loss {
     };
 }
 
+impl fmt::Display for Loss {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.share)?;
+        if self.burst > 1.0 {
+            write!(formatter, " in bursts of {}", self.burst)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +160,7 @@ mod tests {
         let mut way = Way::new(Duration::from_millis(20), rate, "60ms".parse().unwrap());
         let mut link = Link::symmetric(way);
         assert_eq!(link.round_trip(), Duration::from_millis(40));
-        let text = "20ms each way, 200Mbit/s, queue 60ms, loss 0%";
+        let text = "20ms each way, 200Mbit/s, queue 60ms";
         assert_eq!(link.to_string(), text);
 
         way.jitter = Duration::from_millis(2);

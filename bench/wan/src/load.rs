@@ -10,12 +10,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use towline_bench::cell::Window;
-use towline_bench::client::{CHUNK, LIMIT};
+use towline_bench::client::{CHUNK, LIMIT, StoodStill};
 
 use crate::target::ORDER;
-
-/// Bytes of a small message and of its answer.
-const MESSAGE: usize = 64;
 
 /// How much has flowed; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -52,19 +49,11 @@ impl Flow {
     }
 }
 
-/// Sends a small message and waits for its answer, up to [`LIMIT`].
-///
-/// # Errors
-/// When the stream breaks, or it takes longer.
-pub async fn exchange(stream: &mut TcpStream) -> Result<()> {
-    exchange_of(stream, MESSAGE).await
-}
-
 /// Sends messages of `size` bytes one after the other and returns how long each took until its
 /// answer of the same size was there: of all that began within the window.
 ///
 /// # Errors
-/// Those of [`exchange`].
+/// When the stream breaks, or an answer takes longer than [`LIMIT`].
 pub async fn exchanges(
     mut stream: TcpStream,
     size: usize,
@@ -76,14 +65,14 @@ pub async fn exchanges(
         if begin >= window.end {
             return Ok(times);
         }
-        exchange_of(&mut stream, size).await?;
+        exchange(&mut stream, size).await?;
         if begin >= window.start {
             times.push(begin.elapsed());
         }
     }
 }
 
-async fn exchange_of(stream: &mut TcpStream, size: usize) -> Result<()> {
+async fn exchange(stream: &mut TcpStream, size: usize) -> Result<()> {
     let exchange = async {
         let mut message = vec![0x2e; size];
         order(stream, &mut message, u64::try_from(size)?).await?;
@@ -94,7 +83,7 @@ async fn exchange_of(stream: &mut TcpStream, size: usize) -> Result<()> {
         anyhow::Ok(())
     };
     let done = timeout(LIMIT, exchange).await;
-    done.with_context(|| format!("no answer within {LIMIT:?}"))?
+    done.with_context(|| StoodStill(format!("no answer within {LIMIT:?}")))?
 }
 
 /// Sends a message that orders so many bytes; its first [`ORDER`] bytes are the order.

@@ -19,12 +19,11 @@ fn main() -> ExitCode {
         let shutdown = Shutdown::new();
         shutdown.on_signals()?;
         if let Some(Action::Compare(args)) = &cli.action {
-            return tokio::select! {
-                broken = comparison::run(args) => match broken.map_err(failed)? {
-                    true => Err(RunError::new("a row failed that must not: see the notes")),
-                    false => Ok(()),
-                },
-                () = shutdown.requested() => Err(RunError::new("interrupted")),
+            // It ends by itself when it is interrupted, once everything is removed.
+            let broken = Box::pin(comparison::run(args, &shutdown)).await;
+            return match broken.map_err(failed)? {
+                true => Err(RunError::new("a row failed that must not: see the notes")),
+                false => Ok(()),
             };
         }
         if cli.check {

@@ -7,34 +7,38 @@ mod requests;
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use towline_bench::cell::Window;
-use towline_bench::rows::{Better, Figures, Metric};
+use towline_bench::rows::{Figures, Metric, count};
 
-use crate::subject::{Running, Subject};
+use crate::subject::{BBR, CUBIC, Running, Subject};
 use crate::target::Target;
 use crate::wan::Wan;
 
-/// The target's listeners: with the namespace's own congestion control, then with those of the
-/// flows that a subject is measured beside.
-pub const LISTENERS: [Option<&str>; 3] = [None, Some("cubic"), Some("bbr")];
-
 /// A kind of load, measured in a cell of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Row {
     /// 20 MB on a session that has just begun, and 20 MB more.
     Download,
+    /// An endless download, and small messages beside it.
+    #[value(name = "bulk-1")]
+    #[serde(rename = "bulk-1")]
+    Bulk1,
     /// Two endless downloads, and small messages beside them.
     #[value(name = "bulk-2")]
+    #[serde(rename = "bulk-2")]
     Bulk2,
     /// Eight endless downloads, and small messages beside them.
     #[value(name = "bulk-8")]
+    #[serde(rename = "bulk-8")]
     Bulk8,
     /// 16 tunnels with requests and answers of 8 KiB, one after the other.
     #[value(name = "requests-16")]
+    #[serde(rename = "requests-16")]
     Requests16,
     /// An endless download beside one of the kernel's TCP with Cubic that begins later.
     FairCubic,
@@ -77,6 +81,7 @@ impl Row {
     pub fn title(self) -> &'static str {
         match self {
             Self::Download => "one download of 20 MB",
+            Self::Bulk1 => "1 endless download",
             Self::Bulk2 => "2 downloads",
             Self::Bulk8 => "8 downloads",
             Self::Requests16 => "16 tunnels, 8 KiB requests",
@@ -90,9 +95,23 @@ impl Row {
     pub fn metrics(self) -> &'static [Metric] {
         match self {
             Self::Download => &download::METRICS,
-            Self::Bulk2 | Self::Bulk8 => &bulk::METRICS,
+            Self::Bulk1 | Self::Bulk2 | Self::Bulk8 => &bulk::METRICS,
             Self::Requests16 => &requests::METRICS,
             Self::FairCubic | Self::FairBbr | Self::FairSelf => &fairness::METRICS,
+        }
+    }
+
+    /// The congestion control of the kernel's flow that a subject is measured beside.
+    pub fn beside(self) -> Option<&'static str> {
+        match self {
+            Self::FairCubic => Some(CUBIC),
+            Self::FairBbr => Some(BBR),
+            Self::Download
+            | Self::Bulk1
+            | Self::Bulk2
+            | Self::Bulk8
+            | Self::Requests16
+            | Self::FairSelf => None,
         }
     }
 
@@ -103,11 +122,11 @@ impl Row {
     pub async fn measure(self, cell: &Cell<'_>) -> Result<Figures> {
         match self {
             Self::Download => download::measure(cell).await,
+            Self::Bulk1 => bulk::measure(cell, 1).await,
             Self::Bulk2 => bulk::measure(cell, 2).await,
             Self::Bulk8 => bulk::measure(cell, 8).await,
             Self::Requests16 => requests::measure(cell, 16).await,
-            Self::FairCubic => fairness::beside_kernel(cell, 1).await,
-            Self::FairBbr => fairness::beside_kernel(cell, 2).await,
+            Self::FairCubic | Self::FairBbr => fairness::beside_kernel(cell).await,
             Self::FairSelf => fairness::beside_itself(cell).await,
         }
     }
@@ -123,43 +142,6 @@ impl Plan {
             end: start + self.window,
         }
     }
-}
-
-/// Lets `duration` pass, unless a worker ends before.
-async fn flow_for(workers: &mut JoinSet<Result<()>>, duration: Duration) -> Result<()> {
-    tokio::select! {
-        () = sleep(duration) => Ok(()),
-        Some(ended) = workers.join_next() => match ended? {
-            Ok(()) => bail!("a stream ended early"),
-            Err(error) => Err(error),
-        },
-    }
-}
-
-const fn higher(what: &'static str, unit: &'static str) -> Metric {
-    Metric {
-        what,
-        unit,
-        better: Better::Higher,
-    }
-}
-
-const fn lower(what: &'static str, unit: &'static str) -> Metric {
-    Metric {
-        what,
-        unit,
-        better: Better::Lower,
-    }
-}
-
-/// A count as a figure: exact up to 2^53, far beyond what is counted here.
-#[expect(
-    clippy::as_conversions,
-    clippy::cast_precision_loss,
-    reason = "there is no lossless conversion to f64"
-)]
-fn count(value: u64) -> f64 {
-    value as f64
 }
 
 fn megabits_per_second(bytes: u64, time: Duration) -> f64 {

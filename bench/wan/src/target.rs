@@ -48,15 +48,15 @@ enum Kind {
 // === impl Target ===
 
 impl Target {
-    /// Starts a target with a listener for each named congestion control of the kernel's; no name
-    /// stands for that of the namespace.
+    /// Starts a target with a listener whose connections have the namespace's own congestion
+    /// control of the kernel's, and a second one if they shall have another.
     ///
     /// # Errors
-    /// When the kernel does not have one, or the thread cannot be started.
-    pub fn start(wan: &Wan, congestion: &[Option<&str>]) -> Result<Self> {
+    /// When the kernel does not have that, or the thread cannot be started.
+    pub fn start(wan: &Wan, other: Option<&str>) -> Result<Self> {
         let sockets = wan.namespace(Side::Far).run(|| {
-            let named = congestion.iter().copied();
-            let sockets = named.chain([None]).map(socket);
+            let orders = [None].into_iter().chain(other.map(Some));
+            let sockets = orders.chain([None]).map(socket);
             sockets.collect::<Result<Vec<_>>>()
         })?;
         let (stop, stopped) = oneshot::channel();

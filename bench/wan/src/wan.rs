@@ -22,6 +22,11 @@ pub const DEVICE: &str = "wan0";
 /// is dropped in front of the link.
 const DEVICE_QUEUE: u32 = 20_000;
 
+/// Bytes that a connection of the kernel's may hold on either side: at least, at first and at most.
+/// The most is two round trips at 1 Gbit/s and 200 ms: a long fat link would measure the machine's
+/// own limits otherwise.
+const BUFFERS: &str = "4096 131072 67108864";
+
 /// What the kernel's TCP uses unless told otherwise: Linux's own default, whatever the machine's.
 const CONGESTION: &str = "cubic";
 
@@ -83,6 +88,8 @@ impl Wan {
             let device = namespace.run(|| {
                 // Nothing that a connection learned of the path is kept for the next.
                 kernel::set("tcp_no_metrics_save", "1")?;
+                kernel::set("tcp_rmem", BUFFERS)?;
+                kernel::set("tcp_wmem", BUFFERS)?;
                 kernel::set_congestion(CONGESTION, machine)?;
                 device().context("make a TUN device")
             })?;

@@ -3,17 +3,18 @@
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use towline_bench::rows::{Figures, Metric};
+use towline_bench::cell::keep_working;
+use towline_bench::rows::{Figures, Metric, count};
 use towline_bench::stats::percentile;
 
-use super::{Cell, count, flow_for, higher, lower, megabits_per_second, milliseconds};
+use super::{Cell, megabits_per_second, milliseconds};
 use crate::load::{self, Flow};
 
 pub(super) const METRICS: [Metric; 4] = [
-    higher("rate", "Mbit/s"),
-    lower("64-byte round trip beside, p50", "ms"),
-    lower("64-byte round trip beside, p99", "ms"),
-    lower("dropped by the queue", "% of packets"),
+    Metric::higher("rate", "Mbit/s"),
+    Metric::lower("64-byte round trip beside, p50", "ms"),
+    Metric::lower("64-byte round trip beside, p99", "ms"),
+    Metric::lower("dropped by the queue", "% of packets"),
 ];
 
 /// Bytes of a small message.
@@ -32,9 +33,9 @@ pub(super) async fn measure(cell: &Cell<'_>, streams: u32) -> Result<Figures> {
     trips.spawn(load::exchanges(small, MESSAGE, window));
 
     let bytes = || flows.iter().map(Flow::bytes).sum::<u64>();
-    flow_for(&mut workers, cell.plan.warm_up).await?;
+    keep_working(&mut workers, cell.plan.warm_up).await?;
     let (begin, before, [_, link_before]) = (Instant::now(), bytes(), cell.wan.counters());
-    flow_for(&mut workers, cell.plan.window).await?;
+    keep_working(&mut workers, cell.plan.window).await?;
     let (time, after, [_, link_after]) = (begin.elapsed(), bytes(), cell.wan.counters());
 
     let mut trips = trips.join_next().await.context("a worker")???;

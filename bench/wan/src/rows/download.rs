@@ -4,20 +4,20 @@ use anyhow::Result;
 use tokio::time::{Duration, Instant, timeout};
 use towline_bench::rows::{Figures, Metric};
 
-use super::{Cell, higher, megabits_per_second};
+use super::{Cell, megabits_per_second};
 use crate::load::Flow;
 
 pub(super) const METRICS: [Metric; 2] = [
-    higher("on a fresh session", "Mbit/s"),
-    higher("again", "Mbit/s"),
+    Metric::higher("on a fresh session", "Mbit/s"),
+    Metric::higher("again", "Mbit/s"),
 ];
 
 /// Bytes of a download.
 const SIZE: u64 = 20_000_000;
 
-/// A download that takes longer is cut off, and its rate is that until then: below 11 Mbit/s the
+/// A download that takes longer is cut off, and its rate is that until then: below 20 Mbit/s the
 /// rest would tell nothing new.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(8);
 
 pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
     let mut figures = Figures::new();

@@ -6,16 +6,17 @@ use anyhow::Result;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use towline_bench::cell::keep_working;
 use towline_bench::rows::{Figures, Metric};
 
-use super::{Cell, flow_for, higher, megabits_per_second};
+use super::{Cell, megabits_per_second};
 use crate::load::Flow;
 
 pub(super) const METRICS: [Metric; 4] = [
-    higher("its rate", "Mbit/s"),
-    higher("the other's rate", "Mbit/s"),
-    higher("the other's part of a fair half", "%"),
-    higher("Jain's index", "of 1"),
+    Metric::higher("its rate", "Mbit/s"),
+    Metric::higher("the other's rate", "Mbit/s"),
+    Metric::higher("the other's part of a fair half", "%"),
+    Metric::higher("Jain's index", "of 1"),
 ];
 
 /// How long the subject has the link for itself.
@@ -24,9 +25,9 @@ const HEAD_START: Duration = Duration::from_secs(2);
 /// How long both get to find their shares.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// Beside a connection of the kernel's to the target's listener with this index.
-pub(super) async fn beside_kernel(cell: &Cell<'_>, listener: usize) -> Result<Figures> {
-    let other = async || Ok(TcpStream::connect(cell.target.at(listener)).await?);
+/// Beside a connection of the kernel's to the target's second listener.
+pub(super) async fn beside_kernel(cell: &Cell<'_>) -> Result<Figures> {
+    let other = async || Ok(TcpStream::connect(cell.target.at(1)).await?);
     measure(cell, other).await
 }
 
@@ -43,12 +44,12 @@ async fn measure(
     let mut workers = JoinSet::new();
     let own = cell.running.open().await?;
     let own = Flow::start(own, &mut workers);
-    flow_for(&mut workers, HEAD_START).await?;
+    keep_working(&mut workers, HEAD_START).await?;
     let other = Flow::start(open_other().await?, &mut workers);
-    flow_for(&mut workers, SETTLE).await?;
+    keep_working(&mut workers, SETTLE).await?;
 
     let (begin, before) = (Instant::now(), [own.bytes(), other.bytes()]);
-    flow_for(&mut workers, cell.plan.share_window).await?;
+    keep_working(&mut workers, cell.plan.share_window).await?;
     let time = begin.elapsed();
     let rate = |flow: &Flow, before| megabits_per_second(flow.bytes() - before, time);
     let (own, other) = (rate(&own, before[0]), rate(&other, before[1]));

@@ -3,17 +3,17 @@
 use anyhow::{Result, ensure};
 use tokio::task::JoinSet;
 use towline_bench::cell::{Finished, latencies};
-use towline_bench::rows::{Figures, Metric};
+use towline_bench::rows::{Figures, Metric, count};
 use towline_bench::stats::percentile;
 
-use super::{Cell, count, higher, lower, milliseconds};
+use super::{Cell, milliseconds};
 use crate::load;
 
 pub(super) const METRICS: [Metric; 4] = [
-    lower("p50", "ms"),
-    lower("p95", "ms"),
-    lower("p99", "ms"),
-    higher("rate", "/s"),
+    Metric::lower("p50", "ms"),
+    Metric::lower("p95", "ms"),
+    Metric::lower("p99", "ms"),
+    Metric::higher("rate", "/s"),
 ];
 
 /// Bytes of a request, and of its answer.
