@@ -29,6 +29,10 @@ pub(crate) const MAX_SEND: usize = 65_487;
 /// for whatever comes later is a new edge.
 const SHORT_READ_DRAINS: bool = cfg!(target_os = "linux");
 
+/// Errors of reads in a row before other tasks have their turn: each is ICMP's word about one of
+/// many peers, or a system in distress that gives no others.
+const ERRORS_IN_A_ROW: usize = 16;
+
 /// A UDP socket that quinn drives.
 #[derive(Debug)]
 pub(crate) struct UdpSocket {
@@ -110,12 +114,12 @@ impl AsyncUdpSocket for UdpSocket {
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        loop {
+        for _ in 0..ERRORS_IN_A_ROW {
             let mut readable = ready!(self.io.poll_read_ready(cx))?;
             let receive = |socket: &AsyncFd<net::UdpSocket>| {
                 self.state.recv(socket.get_ref().into(), buffers, meta)
             };
-            // Other errors are ICMP's about one of many peers, and gone once told.
+            // Other errors are gone once told.
             if let Ok(Ok(received)) = readable.try_io(receive) {
                 if SHORT_READ_DRAINS && received < buffers.len() {
                     readable.clear_ready();
@@ -123,6 +127,8 @@ impl AsyncUdpSocket for UdpSocket {
                 return Poll::Ready(Ok(received));
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
