@@ -51,7 +51,7 @@ pub fn describe(smoke: bool, plan: &Plan) -> Result<Vec<String>> {
             "idle tunnels: {idle_tunnels}, each after one exchange; busy tunnels: {busy_tunnels} \
              downloads; memory is read before, when one tunnel has come and gone, with them, and \
              after closing: before and after once it has stood still for {settle:?}, or {:?} later \
-             at most; then they are opened and closed a second time",
+             at most; idle ones are then opened and closed a second time",
             *settle * LOOKS
         ),
         format!(
