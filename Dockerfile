@@ -20,6 +20,7 @@ ENV TOWLINE_COMMIT=${REVISION}
 # The sources of dependencies are cached, what was compiled is not: cargo trusts time stamps, and
 # two clones that share a target directory could be taken for each other.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    RUSTFLAGS=-Cprofile-use=/src/pgo/programs.profdata \
     cargo build --release --locked -p proxy-server -p proxy-agent -p agent-tcp && \
     mkdir /out && \
     cp target/release/proxy-server target/release/proxy-agent target/release/agent-tcp /out/

@@ -12,11 +12,14 @@ FUZZ_RUNS ?= 20000
 PROGRAMS := proxy-server proxy-agent agent-tcp
 # What measured programs say they were built from.
 COMMIT = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
+# How what ships is built. Paths in RUSTFLAGS are absolute: rustc runs in the folder of each crate.
+RELEASE_BUILD = TOWLINE_COMMIT="$(COMMIT)" RUSTFLAGS="-Cprofile-use=$(CURDIR)/pgo/programs.profdata" \
+	$(CARGO) build --release --locked
 
 # The steps share one target directory and two of them open thousands of sockets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt fmt-check doc deny fuzz interop bench bench-peers bench-micro bench-smoke bench-wan image image-test ci
+.PHONY: help demo test lint fmt fmt-check doc deny fuzz interop bench bench-peers bench-micro bench-smoke bench-wan release pgo image image-test ci
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -51,13 +54,19 @@ fuzz: ## build every fuzz target and give each FUZZ_RUNS inputs (needs nightly)
 interop: ## the Go reference and kube-apiserver's dialer against ours (needs Go)
 	@.ci/interop
 
+release: ## the programs as the images hold them: compiled by the profile in pgo/
+	$(RELEASE_BUILD) $(PROGRAMS:%=-p %)
+
+pgo: ## measure the programs under load and write that profile anew (needs llvm-profdata)
+	@pgo/train
+
 bench: ## compare with a direct connection, and with peers that are there (minutes)
-	TOWLINE_COMMIT="$(COMMIT)" $(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
+	$(RELEASE_BUILD) $(PROGRAMS:%=-p %) -p towline-bench
 	target/release/towline-bench $(BENCH_ARGS)
 
 bench-peers: ## install the peers and compare with all of them; writes bench/results (hours)
 	bench/peers/install "$(CURDIR)/target/peers"
-	TOWLINE_COMMIT="$(COMMIT)" $(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-bench
+	$(RELEASE_BUILD) $(PROGRAMS:%=-p %) -p towline-bench
 	target/release/towline-bench --peers-dir target/peers --agents 2000 --results bench/results $(BENCH_ARGS)
 
 bench-micro: ## measure heads, control messages, session choice and splicing alone
@@ -70,7 +79,7 @@ bench-smoke: ## the same with small figures, to see that it runs: not a measurem
 bench-wan: ## compare over links with delay and loss between two namespaces; writes bench/results (root; 40 min)
 	@[ "$$(id -u)" = 0 ] && [ -c /dev/net/tun ] && command -v ip >/dev/null || \
 	    { echo "bench-wan: cannot run here: needs root, /dev/net/tun and ip (iproute2)" >&2; exit 1; }
-	TOWLINE_COMMIT="$(COMMIT)" $(CARGO) build --release --locked $(PROGRAMS:%=-p %) -p towline-wan
+	$(RELEASE_BUILD) $(PROGRAMS:%=-p %) -p towline-wan
 	target/release/towline-wan --check
 	bench/wan/measure target/release/towline-wan target/wan bench/results --peers-dir target/peers $(BENCH_ARGS)
 
