@@ -120,8 +120,8 @@ pub const CHARTS: [Chart; 10] = [
     },
     Chart {
         file: "sessions.svg",
-        title: "KiB per idle session, server and agent (less is better)",
-        bars: &[(Row::Sessions, 2)],
+        title: "KiB per idle session, server (less is better)",
+        bars: &[(Row::Sessions, 3)],
     },
 ];
 
