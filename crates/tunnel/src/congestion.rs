@@ -14,7 +14,8 @@
 //!   least round trip to everybody who shares the path, newcomers included. A cut that finds a
 //!   lower one than was known is followed by another: a queue had been taken for the path.
 //! - **Reroute.** A cut to half that does not change the round trip at all had no queue to drain:
-//!   the route is longer now, and the window before the cuts is restored.
+//!   the route is longer now, and the window before the cuts is restored. Unless a queue was seen
+//!   full lately at a longer round trip: that one stands, and our share is too small to show.
 //! - **Compete.** A queue that shrinks but does not drain is kept by somebody who does not mind
 //!   delay. Then the window before the cuts is restored and follows CUBIC (RFC 9438) from there, no
 //!   better and no worse than the rival; each loss is an occasion to try the drain again.
@@ -228,7 +229,7 @@ impl DelayBounded {
             Phase::StartUp(_) => {}
             Phase::Grow(_) => self.grow_or_cut(now, &ended),
             Phase::Drain(drain) => {
-                let outcome = drain.after(&ended, &self.path);
+                let outcome = drain.after(now, &ended, &self.path);
                 self.follow(now, outcome, &ended);
             }
             Phase::Compete(cubic) => {

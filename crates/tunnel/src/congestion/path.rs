@@ -44,6 +44,8 @@ pub(super) struct Path {
     medium: (u64, u64),
     /// The delay at which a queue overflowed, and when.
     shallow: Option<(Duration, Instant)>,
+    /// The round-trip time at which a queue was seen to overflow, or to mark, and when.
+    full: Option<(Duration, Instant)>,
     /// Time that the bottleneck takes for one datagram.
     grain: Duration,
 }
@@ -62,10 +64,20 @@ impl Path {
         self.least[0] = Some(self.least[0].map_or(rtt, |least| least.min(rtt)));
     }
 
-    /// The route changed: its least round trip is this one.
+    /// The route changed: its least round trip is this one, and its losses and queue are unknown.
     pub(super) fn on_route(&mut self, now: Instant, rtt: Duration) {
         self.least = [Some(rtt), None];
         self.spell = Some(now);
+        self.medium = (0, 0);
+        self.shallow = None;
+        self.full = None;
+    }
+
+    /// Whether a queue that was seen full within the last while explains this round-trip time.
+    pub(super) fn explains(&self, now: Instant, rtt: Duration) -> bool {
+        self.full.is_some_and(|(full, at)| {
+            rtt <= full && now.saturating_duration_since(at) <= LEAST_RTT_FOR
+        })
     }
 
     /// A round trip ended.
@@ -102,6 +114,10 @@ impl Path {
         let (acked, lost) = self.medium;
         let usual = ended.acked() as f64 * lost as f64 / acked.max(1) as f64;
         ended.unusual = ended.lost as f64 > UNUSUAL_LOSS * usual;
+        let overflows = ended.unusual && ended.lost > 3 * datagram;
+        if (overflows || ended.marked) && queue >= self.target() / 4 {
+            self.full = Some((ended.last_rtt(), now));
+        }
         if queue < self.target() / 4 {
             self.medium = (
                 acked - acked / LOSS_MEMORY + ended.acked(),
@@ -186,5 +202,33 @@ mod tests {
         }
         on_round(&mut path, start, Duration::from_millis(40));
         assert_eq!(path.rate_window(), 12_000);
+    }
+
+    #[test]
+    fn nothing_but_the_rate_outlives_a_route() {
+        let mut path = Path::default();
+        let start = Instant::now();
+        on_round(&mut path, start, Duration::from_millis(40));
+        path.on_rtt(start, Duration::from_millis(20));
+        // Eight datagrams lost beside a queue of 20 ms.
+        let (at, rtt) = (start, Duration::from_millis(40));
+        let mut ended = Round::default();
+        ended.on_ack(
+            at + rtt,
+            Ack {
+                sent: at,
+                bytes: 1200,
+            },
+            rtt,
+            false,
+        );
+        ended.on_loss(8 * 1200, false);
+        path.on_round(start, &mut ended, 1200);
+        assert!(path.explains(start, Duration::from_millis(40)));
+        path.on_route(start, Duration::from_millis(40));
+        assert!(!path.explains(start, Duration::from_millis(40)));
+        assert_eq!(path.least_rtt().as_millis(), 40);
+        assert_eq!(path.medium, (0, 0));
+        assert_eq!(path.shallow, None);
     }
 }

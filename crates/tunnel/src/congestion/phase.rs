@@ -1,6 +1,6 @@
 //! The states of a window: it doubles, grows, awaits the effect of a cut, or competes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::congestion::cubic::Cubic;
 use crate::congestion::path::Path;
@@ -229,7 +229,7 @@ impl Drain {
     }
 
     /// A round trip ended.
-    pub(super) fn after(&mut self, ended: &Round, path: &Path) -> Outcome {
+    pub(super) fn after(&mut self, now: Instant, ended: &Round, path: &Path) -> Outcome {
         self.rounds += 1;
         if self.rounds == 1 {
             return Outcome::Open;
@@ -261,7 +261,9 @@ impl Drain {
                 futile: self.futile + 1,
                 ..Self::of_queue(self.step, rival)
             })
-        } else if ended.least().abs_diff(self.before) <= ROUTE_NOISE {
+        } else if ended.least().abs_diff(self.before) <= ROUTE_NOISE
+            && !path.explains(now, ended.least())
+        {
             Outcome::Rerouted(rival)
         } else {
             Outcome::Rivalled(rival)

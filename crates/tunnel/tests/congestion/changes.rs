@@ -22,6 +22,21 @@ fn a_longer_route_is_filled_within_two_seconds() {
 }
 
 #[test]
+fn a_longer_route_is_no_rival_even_where_a_queue_was_full_before() {
+    for (before, after) in [
+        (Link::new(50.0, 20, 60), Link::new(50.0, 30, 60)),
+        // A queue as short as this overflows now and then.
+        (Link::new(100.0, 20, 10), Link::new(100.0, 30, 10)),
+    ] {
+        let world = change(before, after);
+        let competing = world.competing(0, seconds(5.0), seconds(12.0));
+        assert_eq!(competing, 0.0, "{after:?}");
+        let mbit = world.mbit(0, seconds(7.0), seconds(12.0));
+        assert!(mbit > 0.93 * after.mbit, "{mbit:.1} Mbit/s, {after:?}");
+    }
+}
+
+#[test]
 fn a_shorter_route_does_not_leave_a_queue() {
     let world = change(Link::new(50.0, 40, 60), Link::new(50.0, 20, 60));
     let mbit = world.mbit(0, seconds(7.0), seconds(12.0));

@@ -109,6 +109,10 @@ impl Control for Ours {
     fn pace(&self, smoothed_rtt: Duration) -> f64 {
         1.25 * self.window() as f64 / smoothed_rtt.as_secs_f64()
     }
+
+    fn is_competing(&self) -> bool {
+        self.0.is_competing()
+    }
 }
 
 impl TcpCubic {

@@ -86,6 +86,40 @@ fn cubic_is_not_starved_and_does_not_starve() {
 }
 
 #[test]
+fn a_standing_queue_in_which_we_are_few_is_not_taken_for_a_longer_route() {
+    // A cut of ours, even by half, hardly shows in such a queue: others fill what it leaves.
+    for (link, rivals) in [
+        (Link::new(1000.0, 5, 20), 1),
+        (Link::new(1000.0, 5, 20), 8),
+        (Link::new(1000.0, 20, 40), 8),
+    ] {
+        let mut world = World::new(link, 1);
+        let rivals: Vec<usize> = (0..rivals)
+            .map(|rival| world.flow(cubic(), Source::Endless, millis(100 * rival)))
+            .collect();
+        let flow = world.flow(ours(), Source::Endless, seconds(3.0));
+        let (from, to) = (seconds(10.0), seconds(24.0));
+        world.run(to);
+        let fair = link.mbit / (rivals.len() + 1) as f64;
+        let ours = world.mbit(flow, from, to);
+        let theirs: f64 = rivals
+            .iter()
+            .map(|&rival| world.mbit(rival, from, to))
+            .sum();
+        let theirs = theirs / rivals.len() as f64;
+        let competing = world.competing(flow, from, to);
+        let said = format!(
+            "{} ms, {} rivals: ours {ours:.0}, theirs {theirs:.0} Mbit/s, {competing:.2}",
+            link.one_way.as_millis(),
+            rivals.len()
+        );
+        assert!(competing > 0.45, "{said}");
+        assert!(ours > 0.35 * fair, "{said}");
+        assert!(theirs > 0.75 * fair, "{said}");
+    }
+}
+
+#[test]
 fn cubic_keeps_beside_us_what_a_lossy_path_leaves_it() {
     let link = Link::new(50.0, 20, 40).loss(Loss::Random(0.001));
     let mut world = World::new(link, 1);

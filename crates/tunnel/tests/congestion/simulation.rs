@@ -37,6 +37,10 @@ pub(crate) trait Control {
     fn window(&self) -> u64;
     /// Bytes a second at which to send.
     fn pace(&self, smoothed_rtt: Duration) -> f64;
+    /// Whether it gave up on a short queue; ours only.
+    fn is_competing(&self) -> bool {
+        false
+    }
 }
 
 /// How a medium loses packets.
@@ -145,6 +149,8 @@ struct Flow {
     lost: u64,
     sent_packets: u64,
     windows: Vec<(Duration, u64)>,
+    /// When it began to compete, and when it ceased, in turns.
+    competes: Vec<Duration>,
 }
 
 /// The grain of the record of throughput.
@@ -260,6 +266,19 @@ impl World {
             .filter_map(|bin| delivered.get(bin))
             .sum();
         bytes as f64 * 8.0 / 1e6 / (to - from).as_secs_f64()
+    }
+
+    /// The share of a span of time in which a sender competed.
+    pub(crate) fn competing(&self, flow: usize, from: Duration, to: Duration) -> f64 {
+        let spent: Duration = self.flows[flow]
+            .competes
+            .chunks(2)
+            .map(|spell| {
+                let end = spell.get(1).copied().unwrap_or(to);
+                end.clamp(from, to) - spell[0].clamp(from, to)
+            })
+            .sum();
+        spent.as_secs_f64() / (to - from).as_secs_f64()
     }
 
     /// When everything had been acknowledged.
@@ -387,6 +406,9 @@ impl World {
         let last = flow.windows.last().map_or(0, |(_, window)| *window);
         if last != flow.control.window() {
             flow.windows.push((self.now, flow.control.window()));
+        }
+        if flow.control.is_competing() == flow.competes.len().is_multiple_of(2) {
+            flow.competes.push(self.now);
         }
         self.arm_loss_timer(id);
     }
@@ -597,6 +619,7 @@ impl Flow {
             lost: 0,
             sent_packets: 0,
             windows: Vec::new(),
+            competes: Vec::new(),
         }
     }
 
