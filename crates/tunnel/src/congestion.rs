@@ -21,6 +21,8 @@
 //!   better and no worse than the rival; each loss is an occasion to try the drain again.
 //! - **Loss** without a queue is taken for the medium's, up to 5 % of the recent round trips; beyond,
 //!   it is a cut. Persistent congestion (RFC 9002 §7.6) starts over from the minimum window.
+//! - **Unused.** A window of which less than a quarter was used for ten seconds becomes what was used,
+//!   twice, or the initial one, before the next burst, and starts up from there (cf. RFC 7661).
 //! - A round trip in which there was too little to send decides nothing.
 //!
 //! [`HyStart++`]: https://www.rfc-editor.org/rfc/rfc9406
@@ -28,9 +30,10 @@
 use std::time::{Duration, Instant};
 
 use crate::congestion::cubic::Cubic;
-use crate::congestion::path::{LEAST_RTT_FOR, Path};
+use crate::congestion::path::Path;
 use crate::congestion::phase::{Drain, Growth, Outcome, Phase};
 use crate::congestion::round::Round;
+use crate::congestion::usage::Usage;
 
 mod phase;
 
@@ -39,6 +42,8 @@ mod path;
 mod round;
 
 mod cubic;
+
+mod usage;
 
 #[cfg(feature = "quic")]
 pub(crate) mod quic;
@@ -84,6 +89,7 @@ pub struct DelayBounded {
     phase: Phase,
     path: Path,
     round: Round,
+    usage: Usage,
     /// Losses of what was sent until then are answered.
     cut_at: Option<Instant>,
 }
@@ -101,6 +107,7 @@ impl DelayBounded {
             phase: Phase::StartUp(phase::StartUp::default()),
             path: Path::default(),
             round: Round::default(),
+            usage: Usage::default(),
             cut_at: None,
         }
     }
@@ -123,13 +130,16 @@ impl DelayBounded {
         matches!(self.phase, Phase::Compete(_))
     }
 
+    /// Something was just sent, or is about to be: a window that was not used for long is old.
+    pub fn on_sent(&mut self, now: Instant) {
+        let initial = INITIAL_DATAGRAMS * self.datagram;
+        if let Some(kept) = self.usage.excess(now, self.window, initial) {
+            self.start_over(now, kept);
+        }
+    }
+
     /// One packet was acknowledged; `limited` if there was too little to send before.
     pub fn on_ack(&mut self, now: Instant, ack: Ack, limited: bool) {
-        if !limited && self.round.idle_for(now) > LEAST_RTT_FOR {
-            // What was known of the path is old.
-            let kept = (INITIAL_DATAGRAMS * self.datagram).min(self.window);
-            self.start_over(now, (self.window / 2).max(kept));
-        }
         let rtt = now.saturating_duration_since(ack.sent);
         self.path.on_rtt(now, rtt);
         self.round.on_ack(now, ack, rtt, limited);
@@ -142,6 +152,7 @@ impl DelayBounded {
         let batch = self
             .round
             .on_acks_end(in_flight, self.window, self.datagram);
+        self.usage.on_flight(now, in_flight + batch.bytes);
         let queue = self.round.recent().map(|rtt| rtt.saturating_sub(least));
         let mut over = batch.ends_round;
         match &mut self.phase {
@@ -320,6 +331,8 @@ impl DelayBounded {
             window,
             cut_at: Some(now),
             datagram: self.datagram,
+            // What was used is a fact of the sender, not of the path.
+            usage: std::mem::take(&mut self.usage),
             ..Self::new(0)
         };
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::congestion::round::Round;
 
 /// How long a least round-trip time holds at least half of: the route may have changed.
-pub(super) const LEAST_RTT_FOR: Duration = Duration::from_secs(10);
+const LEAST_RTT_FOR: Duration = Duration::from_secs(10);
 
 /// A least round-trip time holds for so many round trips, too: long paths are drained rarely.
 const LEAST_RTT_ROUNDS: u32 = 40;
@@ -57,8 +57,10 @@ impl Path {
     pub(super) fn on_rtt(&mut self, now: Instant, rtt: Duration) {
         let spell = *self.spell.get_or_insert(now);
         let holds = LEAST_RTT_FOR.max(self.least_rtt() * LEAST_RTT_ROUNDS) / 2;
-        if now.saturating_duration_since(spell) > holds {
-            self.least = [None, self.least[0]];
+        let age = now.saturating_duration_since(spell);
+        if age > holds {
+            // A spell that was followed by silence is over for longer.
+            self.least = [None, self.least[0].filter(|_| age <= holds * 2)];
             self.spell = Some(now);
         }
         self.least[0] = Some(self.least[0].map_or(rtt, |least| least.min(rtt)));

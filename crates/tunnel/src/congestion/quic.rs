@@ -34,6 +34,10 @@ impl ControllerFactory for Factory {
 // === impl Adapter ===
 
 impl Controller for Adapter {
+    fn on_sent(&mut self, now: Instant, _bytes: u64, _last_packet_number: u64) {
+        self.state.on_sent(now);
+    }
+
     fn on_ack(
         &mut self,
         now: Instant,

@@ -11,8 +11,6 @@ const GROUP: u32 = 8;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Round {
     start: Option<Instant>,
-    /// When the window was last what kept us from sending, or else the first acknowledgement came.
-    busy: Option<Instant>,
     acked: u64,
     limited: u64,
     least: Option<Duration>,
@@ -55,19 +53,10 @@ pub(super) struct Batch {
 // === impl Round ===
 
 impl Round {
-    /// How long there has been too little to send.
-    pub(super) fn idle_for(&self, now: Instant) -> Duration {
-        self.busy
-            .map_or(Duration::ZERO, |busy| now.saturating_duration_since(busy))
-    }
-
     /// One packet was acknowledged after `rtt`.
     pub(super) fn on_ack(&mut self, now: Instant, ack: Ack, rtt: Duration, limited: bool) {
         let start = *self.start.get_or_insert(now);
         self.ends |= ack.sent >= start;
-        if !limited || self.busy.is_none() {
-            self.busy = Some(now);
-        }
         self.batch += ack.bytes;
         self.batch_limited = limited;
         let (packets, group) = self.group;
@@ -114,7 +103,6 @@ impl Round {
     pub(super) fn restart(&mut self, now: Instant) -> Self {
         let next = Self {
             start: Some(now),
-            busy: self.busy,
             group: self.group,
             previous: self.last_rtt(),
             ..Self::default()

@@ -1,7 +1,7 @@
 //! One sender on a path that changes, or with less to send than the path takes.
 
 use crate::rivals::ours;
-use crate::simulation::{Link, Loss, Source, World, millis, seconds};
+use crate::simulation::{DATAGRAM, Link, Loss, Source, World, millis, seconds};
 
 /// An endless sender for 12 s; after 5 s the path becomes another.
 fn change(before: Link, after: Link) -> World {
@@ -148,4 +148,51 @@ fn what_was_known_before_a_long_silence_is_not_relied_on() {
     assert!(mbit > 9.0, "{mbit:.1} Mbit/s");
     let p99 = world.queue_ms(0.99, seconds(26.0), seconds(35.0));
     assert!(p99 < 90.0, "{p99:.1} ms");
+}
+
+/// Bulk for 3 s at 200 Mbit/s, then 30 s of little or nothing while the path becomes one of
+/// 20 Mbit/s, then bulk again.
+fn bulk_after(lull: Source) -> (World, usize) {
+    let mut world = World::new(Link::new(200.0, 20, 60), 1);
+    let flow = world.flow(ours(), Source::Endless, seconds(0.0));
+    world.feed(flow, seconds(3.0), lull);
+    world.change(seconds(20.0), Link::new(20.0, 20, 60));
+    world.feed(flow, seconds(33.0), Source::Endless);
+    world.run(seconds(40.0));
+    (world, flow)
+}
+
+#[test]
+fn a_window_from_before_a_lull_is_not_sent_at_once() {
+    for lull in [
+        Source::Bytes(0),
+        Source::Bursts(100, millis(500)),
+        Source::Bursts(100, millis(2000)),
+        Source::Bursts(20_000, millis(2000)),
+        Source::Bursts(100, millis(12_000)),
+    ] {
+        let (world, flow) = bulk_after(lull);
+        let lost = world.lost(flow);
+        assert!(lost <= 32, "{lost} of {} lost", world.sent(flow));
+        let mbit = world.mbit(flow, seconds(35.0), seconds(40.0));
+        assert!(mbit > 18.0, "{mbit:.1} Mbit/s");
+        // From the lull's beginning until the next bulk: what is on its way, then one start-over.
+        let changes = world.window_changes(flow, seconds(4.0), seconds(33.0));
+        assert!(changes <= 2, "{changes} changes");
+    }
+}
+
+#[test]
+fn requests_now_and_then_keep_the_window_they_use() {
+    let mut world = World::new(Link::new(200.0, 20, 60), 1);
+    let flow = world.flow(ours(), Source::Endless, seconds(0.0));
+    world.feed(flow, seconds(3.0), Source::Bursts(200_000, seconds(3.0)));
+    world.run(seconds(63.0));
+    for second in 3..63 {
+        let window = world.window(flow, seconds(f64::from(second))) * DATAGRAM;
+        assert!(window >= 200_000, "{window} bytes at {second} s");
+    }
+    let changes = world.window_changes(flow, seconds(20.0), seconds(63.0));
+    assert!(changes <= 1, "{changes} changes");
+    assert_eq!(world.lost(flow), 0);
 }

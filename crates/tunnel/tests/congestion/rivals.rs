@@ -82,6 +82,10 @@ pub(crate) fn bbr() -> Box<Bbr> {
 }
 
 impl Control for Ours {
+    fn on_sent(&mut self, now: Instant) {
+        self.0.on_sent(now);
+    }
+
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool) {
         self.0.on_ack(now, Ack { sent, bytes }, limited);
     }

@@ -25,6 +25,8 @@ pub(crate) fn millis(millis: u64) -> Duration {
 
 /// What a sender asks its congestion controller.
 pub(crate) trait Control {
+    /// A packet was just sent.
+    fn on_sent(&mut self, _now: Instant) {}
     /// One packet was acknowledged.
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool);
     /// All packets of one acknowledgement are told.
@@ -281,6 +283,12 @@ impl World {
         spent.as_secs_f64() / (to - from).as_secs_f64()
     }
 
+    /// How often a window changed in a span of time.
+    pub(crate) fn window_changes(&self, flow: usize, from: Duration, to: Duration) -> usize {
+        let within = |&&(at, _): &&(Duration, u64)| (from..to).contains(&at);
+        self.flows[flow].windows.iter().filter(within).count()
+    }
+
     /// When everything had been acknowledged.
     pub(crate) fn finished(&self, flow: usize) -> Option<Duration> {
         self.flows[flow].finished
@@ -424,6 +432,7 @@ impl World {
         });
         flow.in_flight += bytes;
         flow.sent_packets += 1;
+        flow.control.on_sent(self.epoch + now);
         let extra = flow.extra;
         if self.medium_loses() {
             return;
