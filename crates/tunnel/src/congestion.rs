@@ -21,8 +21,8 @@
 //!   better and no worse than the rival; each loss is an occasion to try the drain again.
 //! - **Loss** without a queue is taken for the medium's, up to 5 % of the recent round trips; beyond,
 //!   it is a cut. Persistent congestion (RFC 9002 §7.6) starts over from the minimum window.
-//! - **Unused.** A window of which less than a quarter was used for ten seconds becomes what was used,
-//!   twice, or the initial one, before the next burst, and starts up from there (cf. RFC 7661).
+//! - **Unused.** A window of which less than a quarter was used for ten seconds becomes twice what
+//!   was used, or the initial one, before the next burst, and starts up again (cf. RFC 7661).
 //! - A round trip in which there was too little to send decides nothing.
 //!
 //! [`HyStart++`]: https://www.rfc-editor.org/rfc/rfc9406
@@ -268,7 +268,7 @@ impl DelayBounded {
             let rival = Cubic::new(now, self.window);
             let drain = growth.cut(self.datagram, rival);
             self.cut(now, ended, drain);
-        } else if congested || growth.is_alone(queue, target) {
+        } else if congested || (!ended.is_limited() && growth.is_alone(queue, target)) {
             self.cut(now, ended, Drain::new(self.datagram));
         } else if ended.fills {
             let most = (self.window / 16).max(STEP_DATAGRAMS * self.datagram);

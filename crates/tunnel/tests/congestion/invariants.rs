@@ -112,6 +112,28 @@ fn a_window_that_competes_follows_the_size_of_datagrams() {
 }
 
 #[test]
+fn a_queue_that_falls_because_we_send_less_is_no_reason_to_cut() {
+    let mut now = Instant::now();
+    let mut control = DelayBounded::new(1200);
+    // Start-up, until a queue shows; the cut drains it; another builds up, below its target.
+    rounds(&mut control, &mut now, 1200, &[40, 40, 40, 40, 50]);
+    rounds(&mut control, &mut now, 1200, &[40, 40, 40, 45, 52, 52]);
+    assert!(!control.is_starting() && !control.is_competing());
+    let window = control.window();
+    let mut short = control.clone();
+    for _ in 0..4 {
+        let sent = now;
+        now += Duration::from_millis(41);
+        short.on_ack(now, Ack { sent, bytes: 1200 }, true);
+        short.on_acks_end(now, 0);
+    }
+    assert_eq!(short.window(), window);
+    // While the window is filled, it is others who make room, and we do alike.
+    rounds(&mut control, &mut now, 1200, &[41, 41, 41]);
+    assert!(control.window() < window, "{window}");
+}
+
+#[test]
 fn a_larger_datagram_raises_the_least_window() {
     let mut control = DelayBounded::new(1200);
     let now = Instant::now();
