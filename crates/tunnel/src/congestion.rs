@@ -133,7 +133,7 @@ impl DelayBounded {
     /// Something was just sent, or is about to be: a window that was not used for long is old.
     pub fn on_sent(&mut self, now: Instant) {
         let initial = INITIAL_DATAGRAMS * self.datagram;
-        if let Some(kept) = self.usage.excess(now, self.window, initial) {
+        if let Some(kept) = self.usage.shrinks_to(now, self.window, initial) {
             self.start_over(now, kept);
         }
     }

@@ -23,10 +23,10 @@ impl Usage {
         self.latest = Some(now);
     }
 
-    /// What a window that hardly was used for a while may be at most, if it is more.
+    /// What becomes of a window that was hardly used for a while; none if it was, or is small.
     ///
     /// A quarter is enough use: requests of different sizes follow each other.
-    pub(super) fn excess(&mut self, now: Instant, window: u64, initial: u64) -> Option<u64> {
+    pub(super) fn shrinks_to(&mut self, now: Instant, window: u64, initial: u64) -> Option<u64> {
         self.latest?;
         self.forget(now);
         let most = self.flights[0].max(self.flights[1]);
@@ -55,11 +55,11 @@ mod tests {
     fn a_window_holds_as_long_as_a_quarter_is_used() {
         let start = Instant::now();
         let mut usage = Usage::default();
-        assert_eq!(usage.excess(start, 1000, 10), None);
+        assert_eq!(usage.shrinks_to(start, 1000, 10), None);
         for second in 0..60 {
             let now = start + Duration::from_secs(second);
             usage.on_flight(now, if second % 10 == 0 { 250 } else { 1 });
-            assert_eq!(usage.excess(now, 1000, 10), None, "{second} s");
+            assert_eq!(usage.shrinks_to(now, 1000, 10), None, "{second} s");
         }
     }
 
@@ -69,13 +69,13 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut usage = Usage::default();
         usage.on_flight(start, 1000);
-        assert_eq!(usage.excess(at(10), 1000, 10), None);
-        assert_eq!(usage.clone().excess(at(11), 1000, 10), Some(10));
+        assert_eq!(usage.shrinks_to(at(10), 1000, 10), None);
+        assert_eq!(usage.clone().shrinks_to(at(11), 1000, 10), Some(10));
         for second in 1..=22 {
             usage.on_flight(at(second), 100);
         }
-        assert_eq!(usage.clone().excess(at(22), 1000, 10), Some(200));
-        assert_eq!(usage.clone().excess(at(22), 1000, 300), Some(300));
-        assert_eq!(usage.excess(at(22), 300, 300), None);
+        assert_eq!(usage.clone().shrinks_to(at(22), 1000, 10), Some(200));
+        assert_eq!(usage.clone().shrinks_to(at(22), 1000, 300), Some(300));
+        assert_eq!(usage.shrinks_to(at(22), 300, 300), None);
     }
 }
