@@ -13,14 +13,16 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{self, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Sleep, sleep};
 
 /// The largest payload of one UDP send on IPv6 and IPv4, many datagrams (GSO) or a single one.
 pub(crate) const MAX_SEND: usize = 65_487;
@@ -33,6 +35,12 @@ const SHORT_READ_DRAINS: bool = cfg!(target_os = "linux");
 /// many peers, or a system in distress that gives no others.
 const ERRORS_IN_A_ROW: usize = 16;
 
+/// How long to wait in place of a word from the system that there is room.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// Bytes by which a send is known again: no two begin with the same ciphertext.
+const MARK: usize = 32;
+
 /// A UDP socket that quinn drives.
 #[derive(Debug)]
 pub(crate) struct UdpSocket {
@@ -40,13 +48,32 @@ pub(crate) struct UdpSocket {
     state: UdpSocketState,
     /// The last send found no room; whoever sends next waits until there is.
     full: AtomicBool,
+    /// The last send of which a part has left, and the rest found no room.
+    begun: Mutex<Option<Begun>>,
+}
+
+/// A send in parts that is not through.
+#[derive(Debug)]
+struct Begun {
+    destination: SocketAddr,
+    length: usize,
+    mark: [u8; MARK],
+    /// Bytes that have left.
+    sent: usize,
 }
 
 /// Waits until the socket has room; every connection has one of its own.
 struct Writable {
     socket: Arc<UdpSocket>,
-    /// A second descriptor of the socket, while it is waited for.
-    room: Option<AsyncFd<net::UdpSocket>>,
+    wait: Option<Wait>,
+}
+
+/// How the room in a socket is awaited.
+enum Wait {
+    /// By a second descriptor of the socket.
+    Told(AsyncFd<net::UdpSocket>),
+    /// By trying again, in a process that is out of descriptors.
+    Retry(Pin<Box<Sleep>>),
 }
 
 // === impl UdpSocket ===
@@ -61,16 +88,79 @@ impl UdpSocket {
             state: UdpSocketState::new((&socket).into())?,
             io: watch(socket, Interest::READABLE)?,
             full: AtomicBool::new(false),
+            begun: Mutex::default(),
         })
     }
 
-    /// A second descriptor, which tells when there is room.
-    fn watch_room(&self) -> io::Result<AsyncFd<net::UdpSocket>> {
-        watch(self.io.get_ref().try_clone()?, Interest::WRITABLE)
+    fn wait_for_room(&self) -> Wait {
+        let clone = self.io.get_ref().try_clone();
+        match clone.and_then(|clone| watch(clone, Interest::WRITABLE)) {
+            Ok(room) => Wait::Told(room),
+            // An error would cost the session.
+            Err(_out_of_descriptors) => Wait::Retry(Box::pin(sleep(RETRY))),
+        }
     }
 
-    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.state.send(self.io.get_ref().into(), transmit)
+    /// Sends from the byte `from` on, at most `part` bytes at a time; tells how far it came.
+    fn send_parts(
+        &self,
+        transmit: &Transmit<'_>,
+        from: usize,
+        part: usize,
+    ) -> (usize, io::Result<()>) {
+        let mut sent = from;
+        for contents in transmit.contents[from..].chunks(part) {
+            let segment_size = transmit.segment_size;
+            let result = self.state.send(
+                self.io.get_ref().into(),
+                &Transmit {
+                    destination: transmit.destination,
+                    ecn: transmit.ecn,
+                    contents,
+                    segment_size: segment_size.filter(|segment| *segment < contents.len()),
+                    src_ip: transmit.src_ip,
+                },
+            );
+            if let Err(error) = result {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    self.full.store(true, Ordering::Relaxed);
+                }
+                return (sent, Err(error));
+            }
+            sent += contents.len();
+        }
+        (sent, Ok(()))
+    }
+
+    /// How much of this very send has left before.
+    fn take_up(&self, transmit: &Transmit<'_>) -> usize {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun
+            .take_if(|begun| begun.is(transmit))
+            .map_or(0, |begun| begun.sent)
+    }
+
+    fn note_begun(&self, transmit: &Transmit<'_>, sent: usize) {
+        let Some(mark) = transmit.contents.first_chunk() else {
+            return;
+        };
+        let begun = Begun {
+            destination: transmit.destination,
+            length: transmit.contents.len(),
+            mark: *mark,
+            sent,
+        };
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+    }
+}
+
+// === impl Begun ===
+
+impl Begun {
+    fn is(&self, transmit: &Transmit<'_>) -> bool {
+        self.destination == transmit.destination
+            && self.length == transmit.contents.len()
+            && transmit.contents.starts_with(&self.mark)
     }
 }
 
@@ -78,34 +168,26 @@ impl AsyncUdpSocket for UdpSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Box::pin(Writable {
             socket: self,
-            room: None,
+            wait: None,
         })
     }
 
-    /// Sends in parts that the kernel takes. A part that finds no room makes the caller send all
-    /// again: QUIC drops what comes twice.
+    /// Sends in parts that the kernel takes. When a part finds no room the caller sends all again,
+    /// and what has left already is skipped, unless another send was interrupted meanwhile: then it
+    /// leaves twice, and QUIC drops it.
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let part = match transmit.segment_size {
-            Some(segment) => (MAX_SEND / segment).max(1) * segment,
-            None => transmit.contents.len(),
-        };
-        for contents in transmit.contents.chunks(part.max(1)) {
-            let segment_size = transmit.segment_size;
-            let sent = self.send(&Transmit {
-                destination: transmit.destination,
-                ecn: transmit.ecn,
-                contents,
-                segment_size: segment_size.filter(|segment| *segment < contents.len()),
-                src_ip: transmit.src_ip,
-            });
-            if let Err(error) = &sent
-                && error.kind() == io::ErrorKind::WouldBlock
-            {
-                self.full.store(true, Ordering::Relaxed);
-            }
-            sent?;
+        let part = transmit
+            .segment_size
+            .map_or(MAX_SEND, |segment| (MAX_SEND / segment).max(1) * segment);
+        if transmit.contents.len() <= part {
+            return self.send_parts(transmit, 0, part).1;
         }
-        Ok(())
+        let before = self.take_up(transmit);
+        let (sent, result) = self.send_parts(transmit, before, part);
+        if result.is_err() && sent > 0 {
+            self.note_begun(transmit, sent);
+        }
+        result
     }
 
     fn poll_recv(
@@ -157,32 +239,24 @@ impl UdpPoller for Writable {
         let this = self.get_mut();
         // Asked before every send: as long as there was room the last time, try.
         if !this.socket.full.load(Ordering::Relaxed) {
-            this.room = None;
+            this.wait = None;
             return Poll::Ready(Ok(()));
         }
-        let room = match &mut this.room {
-            Some(room) => room,
-            none => match this.socket.watch_room() {
-                Ok(room) => none.insert(room),
-                Err(_out_of_descriptors) => {
-                    // An error would cost the session: try again instead, after the other tasks.
-                    this.socket.full.store(false, Ordering::Relaxed);
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-            },
-        };
-        let writable = ready!(room.poll_write_ready(cx)).map(drop);
-        this.room = None;
+        let wait = this.wait.get_or_insert_with(|| this.socket.wait_for_room());
+        let room = ready!(match wait {
+            Wait::Told(room) => room.poll_write_ready(cx).map_ok(drop),
+            Wait::Retry(timer) => timer.as_mut().poll(cx).map(Ok),
+        });
+        this.wait = None;
         this.socket.full.store(false, Ordering::Relaxed);
-        Poll::Ready(writable)
+        Poll::Ready(room)
     }
 }
 
 impl fmt::Debug for Writable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writable")
-            .field("waiting", &self.room.is_some())
+            .field("waiting", &self.wait.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -312,5 +386,40 @@ mod tests {
             from.try_send(&transmit(&to, b"room", None)).unwrap();
             assert_eq!(receive(&to).await, [b"room"]);
         }
+    }
+
+    #[tokio::test]
+    async fn what_has_left_of_an_interrupted_send_does_not_leave_twice() {
+        const SEGMENT: usize = 30_000;
+        let (from, to) = (socket(), socket());
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(3 * SEGMENT).collect();
+        let other: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
+        // As it is left when the second of two parts finds no room.
+        from.note_begun(&transmit(&to, &bytes, Some(SEGMENT)), 2 * SEGMENT);
+        for (bytes, arrives) in [
+            (&other, &other[..]),
+            (&bytes, &bytes[2 * SEGMENT..]),
+            (&bytes, &bytes[..]),
+        ] {
+            send(&from, &transmit(&to, bytes, Some(SEGMENT))).await;
+            let mut arrived = Vec::new();
+            while arrived.len() < arrives.len() {
+                arrived.append(&mut receive(&to).await.concat());
+            }
+            assert!(arrived == arrives);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_out_of_descriptors_tries_again() {
+        let socket = socket();
+        socket.full.store(true, Ordering::Relaxed);
+        let mut writable = Writable {
+            socket: Arc::clone(&socket),
+            wait: Some(Wait::Retry(Box::pin(sleep(RETRY)))),
+        };
+        let again = poll_fn(|cx| Pin::new(&mut writable).poll_writable(cx));
+        timeout(LIMIT, again).await.unwrap().unwrap();
+        assert!(!socket.full.load(Ordering::Relaxed));
     }
 }
