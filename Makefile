@@ -76,7 +76,7 @@ bench-smoke: ## the same with small figures, to see that it runs: not a measurem
 	TOWLINE_COMMIT="$(COMMIT)" $(CARGO) build --profile quick --locked $(PROGRAMS:%=-p %) -p towline-bench
 	target/quick/towline-bench --smoke $(BENCH_ARGS)
 
-bench-wan: ## compare over links with delay and loss between two namespaces; writes bench/results (root; 40 min)
+bench-wan: ## compare over links with delay and loss between two namespaces; writes bench/results (root; 50 min)
 	@[ "$$(id -u)" = 0 ] && [ -c /dev/net/tun ] && command -v ip >/dev/null || \
 	    { echo "bench-wan: cannot run here: needs root, /dev/net/tun and ip (iproute2)" >&2; exit 1; }
 	$(RELEASE_BUILD) $(PROGRAMS:%=-p %) -p towline-wan
