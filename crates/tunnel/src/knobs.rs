@@ -53,7 +53,9 @@ pub struct SessionArgs {
     /// Bytes that one tunnel may have on the way or unread; also the most that a reader who
     /// stopped reading can pin in memory.
     ///
-    /// One tunnel moves at most one window a round trip: 2 MiB make 420 Mbit/s at 40 ms.
+    /// One tunnel moves at most one window a round trip, and half of it where packets get lost: 2 MiB
+    /// make 420 Mbit/s at 40 ms. The receiving end decides. Above 2 MiB, a round trip that loses a
+    /// fifth of a large transfer can end the session: a stream may have 1,024 gaps.
     #[arg(
         long,
         env = "TOWLINE_STREAM_WINDOW",
