@@ -9,20 +9,21 @@
 //! passes that on: a socket that always listens for room is woken by each of its own sends. This
 //! one listens only after a send that found none.
 
-use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{self, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Sleep, sleep};
+
+use crate::udp::room::Writable;
+
+mod room;
 
 /// The largest payload of one UDP send on IPv6 and IPv4, many datagrams (GSO) or a single one.
 pub(crate) const MAX_SEND: usize = 65_487;
@@ -34,9 +35,6 @@ const SHORT_READ_DRAINS: bool = cfg!(target_os = "linux");
 /// Errors of reads in a row before other tasks have their turn: each is ICMP's word about one of
 /// many peers, or a system in distress that gives no others.
 const ERRORS_IN_A_ROW: usize = 16;
-
-/// How long to wait in place of a word from the system that there is room.
-const RETRY: Duration = Duration::from_millis(1);
 
 /// Bytes by which a send is known again: no two begin with the same ciphertext.
 const MARK: usize = 32;
@@ -62,20 +60,6 @@ struct Begun {
     sent: usize,
 }
 
-/// Waits until the socket has room; every connection has one of its own.
-struct Writable {
-    socket: Arc<UdpSocket>,
-    wait: Option<Wait>,
-}
-
-/// How the room in a socket is awaited.
-enum Wait {
-    /// By a second descriptor of the socket.
-    Told(AsyncFd<net::UdpSocket>),
-    /// By trying again, in a process that is out of descriptors.
-    Retry(Pin<Box<Sleep>>),
-}
-
 // === impl UdpSocket ===
 
 impl UdpSocket {
@@ -90,15 +74,6 @@ impl UdpSocket {
             full: AtomicBool::new(false),
             begun: Mutex::default(),
         })
-    }
-
-    fn wait_for_room(&self) -> Wait {
-        let clone = self.io.get_ref().try_clone();
-        match clone.and_then(|clone| watch(clone, Interest::WRITABLE)) {
-            Ok(room) => Wait::Told(room),
-            // An error would cost the session.
-            Err(_out_of_descriptors) => Wait::Retry(Box::pin(sleep(RETRY))),
-        }
     }
 
     /// Sends from the byte `from` on, at most `part` bytes at a time; tells how far it came.
@@ -166,10 +141,7 @@ impl Begun {
 
 impl AsyncUdpSocket for UdpSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Writable {
-            socket: self,
-            wait: None,
-        })
+        Box::pin(Writable::new(self))
     }
 
     /// Sends in parts that the kernel takes. When a part finds no room the caller sends all again,
@@ -232,35 +204,6 @@ impl AsyncUdpSocket for UdpSocket {
     }
 }
 
-// === impl Writable ===
-
-impl UdpPoller for Writable {
-    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        // Asked before every send: as long as there was room the last time, try.
-        if !this.socket.full.load(Ordering::Relaxed) {
-            this.wait = None;
-            return Poll::Ready(Ok(()));
-        }
-        let wait = this.wait.get_or_insert_with(|| this.socket.wait_for_room());
-        let room = ready!(match wait {
-            Wait::Told(room) => room.poll_write_ready(cx).map_ok(drop),
-            Wait::Retry(timer) => timer.as_mut().poll(cx).map(Ok),
-        });
-        this.wait = None;
-        this.socket.full.store(false, Ordering::Relaxed);
-        Poll::Ready(room)
-    }
-}
-
-impl fmt::Debug for Writable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writable")
-            .field("waiting", &self.wait.is_some())
-            .finish_non_exhaustive()
-    }
-}
-
 /// Has the runtime tell when the socket is ready for `interest`, and for nothing else.
 #[expect(
     deprecated,
@@ -280,6 +223,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::udp::room::Wait;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -416,7 +360,7 @@ mod tests {
         socket.full.store(true, Ordering::Relaxed);
         let mut writable = Writable {
             socket: Arc::clone(&socket),
-            wait: Some(Wait::Retry(Box::pin(sleep(RETRY)))),
+            wait: Some(Wait::retry()),
         };
         let again = poll_fn(|cx| Pin::new(&mut writable).poll_writable(cx));
         timeout(LIMIT, again).await.unwrap().unwrap();
