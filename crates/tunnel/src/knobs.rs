@@ -54,8 +54,9 @@ pub struct SessionArgs {
     /// stopped reading can pin in memory.
     ///
     /// One tunnel moves at most one window a round trip, and half of it where packets get lost: 2 MiB
-    /// make 420 Mbit/s at 40 ms. The receiving end decides. Above 2 MiB, a round trip that loses a
-    /// fifth of a large transfer can end the session: a stream may have 1,024 gaps.
+    /// make 420 Mbit/s at 40 ms. The receiving end decides. Larger ones can end a session in heavy
+    /// loss, when more than 1,024 gaps stand in one window: a fifth of the packets of 8 MiB, a
+    /// twentieth of 32 MiB.
     #[arg(
         long,
         env = "TOWLINE_STREAM_WINDOW",
