@@ -5,10 +5,10 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use towline_agent::args::{ConfigError, destination};
 use towline_agent::outlet::{NoTunnel, Outlet};
-use towline_tunnel::keep::Serve;
+use towline_agent::session_loop::Serve;
+use towline_protocol::target::Target;
 use towline_tunnel::session::Dialect;
 use towline_tunnel::stream::TunnelStream;
-use towline_tunnel::target::Target;
 use towline_tunnel::tunnels::Tunnels;
 
 /// The flag that names the upstream.

@@ -11,10 +11,10 @@ use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use towline_tunnel::code::SessionCode;
-use towline_tunnel::control::AgentKind;
-use towline_tunnel::head::Answer;
-use towline_tunnel::refusal::{Reason, Refusal};
+use towline_protocol::code::SessionCode;
+use towline_protocol::control::AgentKind;
+use towline_protocol::head::Answer;
+use towline_protocol::refusal::{Reason, Refusal};
 use towline_tunnel::session::Dialect;
 
 #[path = "../../crates/agent/tests/fixture/server.rs"]

@@ -8,10 +8,10 @@
 
 use divan::{AllocProfiler, Bencher, black_box};
 use proxy_server::router::least_streams;
-use towline_tunnel::control::{self, AgentKind, Decoder, Hello, Message};
-use towline_tunnel::head::{self, Answer, Request};
-use towline_tunnel::refusal::{Reason, Refusal};
-use towline_tunnel::target::Target;
+use towline_protocol::control::{self, AgentKind, Decoder, Hello, Message};
+use towline_protocol::head::{self, Answer, Request};
+use towline_protocol::refusal::{Reason, Refusal};
+use towline_protocol::target::Target;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();

@@ -20,10 +20,10 @@ use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
 };
 use tokio::runtime::{Builder, Runtime};
+use towline_protocol::head::{Answer, Request};
 use towline_tls::devcerts::{DevCerts, Validity};
 use towline_tls::load::{Credentials, PemPath, Roots};
 use towline_tunnel::endpoint::{DialConfig, Dialer, Listener, SocketArgs};
-use towline_tunnel::head::{Answer, Request};
 use towline_tunnel::knobs::SessionArgs;
 use towline_tunnel::session::{ALPN, Session};
 use towline_tunnel::splice::{Options, Socket, splice};

@@ -18,13 +18,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use towline_agent::args::{AgentArgs, AgentConfig};
+use towline_agent::session_loop::{DialError, Keep, Observe, Serve};
+use towline_protocol::code::StreamCode;
+use towline_protocol::control::AgentKind;
+use towline_protocol::target::Target;
 use towline_service::shutdown::Shutdown;
-use towline_tunnel::code::StreamCode;
-use towline_tunnel::control::AgentKind;
-use towline_tunnel::keep::{DialError, Keep, Observe, Serve};
 use towline_tunnel::session::{Dialect, Session};
 use towline_tunnel::stream::TunnelStream;
-use towline_tunnel::target::Target;
 use towline_tunnel::tunnels::Tunnels;
 
 use crate::subject;

@@ -1,14 +1,14 @@
 //! What must hold for any bytes a peer may send: one plain function for each fuzz target.
 //!
-//! A test of the tunnel crate includes this file and replays the corpus through it, so that what
+//! A test of the protocol crate includes this file and replays the corpus through it, so that what
 //! was found once is checked without a nightly toolchain.
 
 use std::fmt::Debug;
 
-use towline_tunnel::control::{self, ControlError, Decoder, Message};
-use towline_tunnel::head::{self, Answer, HeadError, MAX_HEAD, Request};
-use towline_tunnel::refusal::{MAX_DETAILS, Refusal};
-use towline_tunnel::target::{MAX_NAME, Target};
+use towline_protocol::control::{self, ControlError, Decoder, Message};
+use towline_protocol::head::{self, Answer, HeadError, MAX_HEAD, Request};
+use towline_protocol::refusal::{MAX_DETAILS, Refusal};
+use towline_protocol::target::{MAX_NAME, Target};
 
 /// Most places at which an input is cut in two.
 const MAX_CUTS: usize = 64;

@@ -3,11 +3,11 @@
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use towline_agent::outlet::{NoTunnel, Outlet};
-use towline_tunnel::keep::Serve;
-use towline_tunnel::refusal::{Reason, Refusal};
+use towline_agent::session_loop::Serve;
+use towline_protocol::refusal::{Reason, Refusal};
+use towline_protocol::target::Target;
 use towline_tunnel::session::Dialect;
 use towline_tunnel::stream::TunnelStream;
-use towline_tunnel::target::Target;
 use towline_tunnel::tunnels::Tunnels;
 
 /// Serves streams by CONNECT. The legacy dialect differs in nothing: there the head comes from the

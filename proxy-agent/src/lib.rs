@@ -1,7 +1,7 @@
 //! proxy-agent: keeps sessions to its servers, and dials the targets that they ask for.
 //!
 //! The journey of one tunnel is [`connect`]; its steps are those of [`towline_agent::outlet`].
-//! The sessions are kept by [`towline_tunnel::keep`], and the program around them, from its flags
+//! The sessions are kept by [`towline_agent::session_loop`], and the program around them, from its flags
 //! to its ordered end, is [`towline_agent::program`].
 
 pub mod cli;
@@ -10,8 +10,8 @@ pub mod connect;
 use prometheus_client::registry::Registry;
 use towline_agent::args::AgentConfig;
 use towline_agent::program::{self, Bound};
+use towline_protocol::control::AgentKind;
 use towline_service::runtime::{RunError, StartError};
-use towline_tunnel::control::AgentKind;
 
 use crate::cli::Cli;
 use crate::connect::Connect;

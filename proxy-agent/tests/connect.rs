@@ -11,10 +11,10 @@ use proxy_agent::cli::Cli;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
-use towline_tunnel::code::{SessionCode, StreamCode};
-use towline_tunnel::control::{AgentKind, Message};
-use towline_tunnel::head::Answer;
-use towline_tunnel::refusal::{Reason, Refusal};
+use towline_protocol::code::{SessionCode, StreamCode};
+use towline_protocol::control::{AgentKind, Message};
+use towline_protocol::head::Answer;
+use towline_protocol::refusal::{Reason, Refusal};
 use towline_tunnel::session::{Dialect, Session};
 use towline_tunnel::stream::TunnelStream;
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use towline_protocol::target::Target;
 use towline_tunnel::knobs::wait;
-use towline_tunnel::target::Target;
 
 use crate::forward::Forward;
 use crate::listener::ClientStream;

@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry as Metered, Unit};
-use towline_tunnel::refusal::Reason;
+use towline_protocol::refusal::Reason;
 
 /// A label with one fixed name.
 type By = Family<[(&'static str, &'static str); 1], Counter>;

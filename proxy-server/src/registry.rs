@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
-use towline_tunnel::control::AgentKind;
+use towline_protocol::control::AgentKind;
 use towline_tunnel::session::Session;
 
 /// All sessions of this server; clones share it.

@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use towline_tunnel::control::AgentKind;
-use towline_tunnel::head;
-use towline_tunnel::target::Target;
+use towline_protocol::control::AgentKind;
+use towline_protocol::head;
+use towline_protocol::target::Target;
 
 /// A client's wish for a tunnel.
 #[derive(Debug, Clone)]

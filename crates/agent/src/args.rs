@@ -4,19 +4,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::session_loop::Keep;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use thiserror::Error;
+use towline_protocol::control::{AgentKind, Hello};
+use towline_protocol::target::Target;
 use towline_service::build_info;
 use towline_service::telemetry::TelemetryArgs;
 use towline_tls::load::{Credentials, LoadError, PemPath, Roots};
 use towline_tls::quic_client;
-use towline_tunnel::control::{AgentKind, Hello};
 use towline_tunnel::endpoint::{DialConfig, SocketArgs};
-use towline_tunnel::keep::Keep;
 use towline_tunnel::knobs::{SessionArgs, wait};
 use towline_tunnel::session::ALPN;
-use towline_tunnel::target::Target;
 
 /// Longest agent id in bytes: as long as a host name may be.
 pub const MAX_AGENT_ID: usize = 253;

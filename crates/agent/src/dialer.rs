@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
+use towline_protocol::refusal::{Reason, Refusal};
+use towline_protocol::target::{Host, Target};
 use towline_service::runtime::BLOCKING_THREADS;
-use towline_tunnel::refusal::{Reason, Refusal};
 use towline_tunnel::splice::prepare;
-use towline_tunnel::target::{Host, Target};
 
 use crate::happy_eyeballs::{Failure, interleave, race};
 

@@ -12,6 +12,10 @@ pub mod program;
 
 pub mod outlet;
 
+pub mod session_loop;
+
+mod backoff;
+
 pub mod dialer;
 mod happy_eyeballs;
 

@@ -11,8 +11,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use towline_protocol::refusal::Reason;
 use towline_service::scrape::{Kind, Scrape};
-use towline_tunnel::refusal::Reason;
 use towline_tunnel::session::{SessionStats, SocketBuffers};
 use towline_tunnel::tunnels::{Traffic, Tunnels};
 

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use towline_tunnel::code::StreamCode;
-use towline_tunnel::head::{Answer, Request};
-use towline_tunnel::refusal::{Reason, Refusal};
+use towline_protocol::code::StreamCode;
+use towline_protocol::head::{Answer, Request};
+use towline_protocol::refusal::{Reason, Refusal};
+use towline_protocol::target::Target;
 use towline_tunnel::splice::{Options, Summary, splice};
 use towline_tunnel::stream::{ReadHeadError, TunnelStream};
-use towline_tunnel::target::Target;
 use towline_tunnel::tunnels::{Direction, Tunnels};
 use tracing::debug;
 

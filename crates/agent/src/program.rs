@@ -4,17 +4,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::session_loop::{Keep, Serve};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
+use towline_protocol::control::AgentKind;
 use towline_service::admin::{self, Admin};
 use towline_service::readiness::Readiness;
 use towline_service::runtime::{RunError, StartError};
 use towline_service::shutdown::Shutdown;
 use towline_service::tasks::Tasks;
 use towline_service::{build_info, telemetry};
-use towline_tunnel::control::AgentKind;
-use towline_tunnel::keep::{Keep, Serve};
 use towline_tunnel::tunnels::Tunnels;
 use tracing::info;
 

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::session_loop::{DialError, Observe};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
+use towline_protocol::target::Target;
 use towline_service::readiness::Latch;
-use towline_tunnel::keep::{DialError, Observe};
 use towline_tunnel::session::Session;
-use towline_tunnel::target::Target;
 
 use crate::metrics::{Metrics, ServerSample, encode_servers};
 

@@ -12,10 +12,10 @@ use proxy_server::registry::Registry;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use towline_agent::program::Bound as BoundAgent;
+use towline_agent::session_loop::Serve;
 use towline_service::readiness::Readiness;
 use towline_service::shutdown::Shutdown;
 use towline_service::tasks::Tasks;
-use towline_tunnel::keep::Serve;
 use towline_tunnel::tunnels::Tunnels;
 
 use crate::certs::Certs;

@@ -12,18 +12,18 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
 use towline_agent::args::AgentConfig;
 use towline_agent::program::Bound;
+use towline_agent::session_loop::Serve;
 use towline_e2e::certs::Certs;
 use towline_e2e::client::{self, Refused, Way, Ways};
 use towline_e2e::programs::{Agent, Server, pair};
 use towline_e2e::target::{BlackHole, Closed, Target};
 use towline_e2e::{bounded, eventually};
+use towline_protocol::control::AgentKind;
+use towline_protocol::refusal::{Reason, Refusal};
+use towline_protocol::target::Host;
 use towline_service::shutdown::Shutdown;
-use towline_tunnel::control::AgentKind;
-use towline_tunnel::keep::Serve;
-use towline_tunnel::refusal::{Reason, Refusal};
 use towline_tunnel::session::Dialect;
 use towline_tunnel::stream::TunnelStream;
-use towline_tunnel::target::Host;
 use towline_tunnel::tunnels::Tunnels;
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use towline_e2e::endings::{End, echoes, end};
 use towline_e2e::programs::{Agent, Server};
 use towline_e2e::target::Target;
 use towline_e2e::{admin, bounded, client, eventually};
-use towline_tunnel::control::AgentKind;
+use towline_protocol::control::AgentKind;
 
 const TWIN: [&str; 2] = ["--agent-id", "twin"];
 

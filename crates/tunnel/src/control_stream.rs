@@ -6,10 +6,10 @@ use thiserror::Error;
 use tokio::task::consume_budget;
 use tokio::time::timeout;
 
-use crate::control::{self, ControlError, Decoder, Hello, Message, Welcome};
-use crate::head::MAX_HEAD;
 use crate::session::{Session, SessionError};
 use crate::stream::{StreamError, TunnelStream};
+use towline_protocol::control::{self, ControlError, Decoder, Hello, Message, Welcome};
+use towline_protocol::head::MAX_HEAD;
 
 /// One end of the control stream.
 #[derive(Debug)]

@@ -18,10 +18,10 @@ use thiserror::Error;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::code::SessionCode;
 use crate::knobs::{self, SessionArgs, Side};
 use crate::session::{Session, SessionError, SocketBuffers};
 use crate::udp::UdpSocket;
+use towline_protocol::code::SessionCode;
 
 /// Handshakes under way from which on an address must prove itself first (RFC 9000 §8.1.2).
 ///

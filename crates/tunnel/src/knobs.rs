@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 use quinn_proto::congestion::{ControllerFactory, CubicConfig};
 
-use crate::congestion::quic::Factory;
+use crate::congestion_adapter::Factory;
 use crate::farewell;
 
 /// Unacknowledged bytes that one session may hold for sending, all its streams together.

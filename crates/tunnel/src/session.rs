@@ -18,9 +18,9 @@ use thiserror::Error;
 use tokio::time::timeout;
 use towline_tls::identity::Identity;
 
-use crate::code::SessionCode;
 use crate::farewell;
 use crate::stream::{OpenStreams, TunnelStream};
+use towline_protocol::code::SessionCode;
 
 pub use stats::SessionStats;
 

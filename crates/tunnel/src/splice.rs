@@ -22,9 +22,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::io::poll_read_buf;
 
 use crate::busy_poll::Conversation;
-use crate::code::StreamCode;
 use crate::stream::{StreamError, TunnelStream};
 use crate::tunnels::{Direction, Seat};
+use towline_protocol::code::StreamCode;
 
 use half::{Half, Inbound, Outbound};
 use idle::Idle;

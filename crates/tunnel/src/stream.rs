@@ -16,8 +16,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-use crate::code::StreamCode;
-use crate::head::{self, HeadError, MAX_HEAD};
+use towline_protocol::code::StreamCode;
+use towline_protocol::head::{self, HeadError, MAX_HEAD};
 
 /// One bidirectional stream of a session.
 pub struct TunnelStream {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::busy_poll::Turns;
-use crate::code::StreamCode;
 use crate::figure::Figure;
+use towline_protocol::code::StreamCode;
 
 /// Every live tunnel of this process; clones share it.
 ///
@@ -318,7 +318,7 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::{Traffic, Tunnels};
-    use crate::code::StreamCode;
+    use towline_protocol::code::StreamCode;
 
     #[test]
     fn the_longest_stalled_tunnel_pays_when_the_budget_is_used_up() {

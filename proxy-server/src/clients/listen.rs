@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use thiserror::Error;
-use towline_tunnel::target::{Target, TargetError};
+use towline_protocol::target::{Target, TargetError};
 
 use crate::frontend::Frontend;
 use crate::listener::tcp::TcpDoor;

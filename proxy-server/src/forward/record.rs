@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use towline_tunnel::refusal::Refusal;
+use towline_protocol::refusal::Refusal;
 use towline_tunnel::splice::Summary;
 use tracing::info;
 

@@ -12,9 +12,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::yield_now;
 use tokio::time::timeout;
-use towline_tunnel::control::AgentKind;
-use towline_tunnel::head::{self, MAX_HEAD};
-use towline_tunnel::refusal::{Reason, Refusal};
+use towline_protocol::control::AgentKind;
+use towline_protocol::head::{self, MAX_HEAD};
+use towline_protocol::refusal::{Reason, Refusal};
 
 use crate::forward::{Forward, Responder};
 use crate::frontend::FrontendArgs;

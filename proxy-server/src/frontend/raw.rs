@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep;
-use towline_tunnel::control::AgentKind;
-use towline_tunnel::refusal::Refusal;
+use towline_protocol::control::AgentKind;
+use towline_protocol::refusal::Refusal;
+use towline_protocol::target::Target;
 use towline_tunnel::splice::Socket;
-use towline_tunnel::target::Target;
 
 use crate::forward::{Forward, Responder};
 use crate::listener::ClientStream;

@@ -4,8 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::code::StreamCode;
 use crate::stream::StreamError;
+use towline_protocol::code::StreamCode;
 
 /// What a tunnel moved, and how it ended.
 #[derive(Debug)]

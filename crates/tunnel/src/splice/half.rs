@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::code::StreamCode;
+use towline_protocol::code::StreamCode;
 
 /// The half from the socket to the stream.
 #[derive(Default)]

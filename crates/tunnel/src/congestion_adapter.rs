@@ -7,7 +7,7 @@ use std::time::Instant;
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
 
-use crate::congestion::{Ack, DelayBounded, INITIAL_DATAGRAMS};
+use towline_congestion::{Ack, DelayBounded, INITIAL_DATAGRAMS};
 
 /// Makes a [`DelayBounded`] for each new path of a session.
 #[derive(Debug, Clone, Copy)]

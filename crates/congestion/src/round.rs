@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::congestion::Ack;
+use crate::Ack;
 
 /// Packets whose least round-trip time tells a queue from jitter (RFC 9406 §4.2).
 const GROUP: u32 = 8;

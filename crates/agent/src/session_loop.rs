@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::backoff::Backoff;
-use crate::code::{SessionCode, StreamCode};
-use crate::control::{Draining, Hello, Message};
-use crate::control_stream::{ControlStream, ControlStreamError, next_message};
-use crate::endpoint::{BindError, DialConfig, Dialer};
-use crate::session::{Dialect, Session, SessionError};
-use crate::stream::{StreamError, TunnelStream};
-use crate::target::{Host, Target};
-use crate::tunnels::Tunnels;
+use towline_protocol::code::{SessionCode, StreamCode};
+use towline_protocol::control::{Draining, Hello, Message};
+use towline_protocol::target::{Host, Target};
+use towline_tunnel::control_stream::{ControlStream, ControlStreamError, next_message};
+use towline_tunnel::endpoint::{BindError, DialConfig, Dialer};
+use towline_tunnel::session::{Dialect, Session, SessionError};
+use towline_tunnel::stream::{StreamError, TunnelStream};
+use towline_tunnel::tunnels::Tunnels;
 
 /// A session that lived this long was healthy: the next dial starts with the shortest delay.
 const HEALTHY: Duration = Duration::from_secs(30);

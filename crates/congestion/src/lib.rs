@@ -29,11 +29,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::congestion::cubic::Cubic;
-use crate::congestion::path::Path;
-use crate::congestion::phase::{Drain, Growth, Outcome, Phase};
-use crate::congestion::round::Round;
-use crate::congestion::usage::Usage;
+use crate::cubic::Cubic;
+use crate::path::Path;
+use crate::phase::{Drain, Growth, Outcome, Phase};
+use crate::round::Round;
+use crate::usage::Usage;
 
 mod phase;
 
@@ -44,9 +44,6 @@ mod round;
 mod cubic;
 
 mod usage;
-
-#[cfg(feature = "quic")]
-pub(crate) mod quic;
 
 /// Datagrams that may be sent before anything is known of the path.
 pub const INITIAL_DATAGRAMS: u64 = 32;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::congestion::cubic::Cubic;
-use crate::congestion::path::Path;
-use crate::congestion::round::Round;
+use crate::cubic::Cubic;
+use crate::path::Path;
+use crate::round::Round;
 
 /// Bounds of the delay that ends a start-up, of which an eighth of the least round trip is taken
 /// (RFC 9406 §4.3).

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use towline_tunnel::congestion::{Ack, DelayBounded};
+use towline_congestion::{Ack, DelayBounded};
 
 use crate::simulation::{Control, DATAGRAM};
 

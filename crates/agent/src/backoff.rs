@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// A sequence of delays: the n-th is drawn evenly from `floor ..= min(cap, floor · 2ⁿ)`, n from 1.
 #[derive(Debug, Clone)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     floor: Duration,
     cap: Duration,
     ceiling: Duration,
@@ -17,13 +17,13 @@ pub struct Backoff {
 
 impl Backoff {
     /// Shortest delay of the default.
-    pub const FLOOR: Duration = Duration::from_millis(100);
+    pub(crate) const FLOOR: Duration = Duration::from_millis(100);
     /// Longest delay of the default.
-    pub const CAP: Duration = Duration::from_secs(10);
+    pub(crate) const CAP: Duration = Duration::from_secs(10);
 
     /// Delays between `floor` and `cap`; a floor above the cap is lowered to it.
     #[must_use]
-    pub fn new(floor: Duration, cap: Duration) -> Self {
+    pub(crate) fn new(floor: Duration, cap: Duration) -> Self {
         let floor = floor.min(cap);
         Self {
             floor,
@@ -33,14 +33,14 @@ impl Backoff {
     }
 
     /// The delay before the next attempt; each call doubles the range until it meets the cap.
-    pub fn next_delay(&mut self, random: &mut fastrand::Rng) -> Duration {
+    pub(crate) fn next_delay(&mut self, random: &mut fastrand::Rng) -> Duration {
         self.ceiling = self.ceiling.saturating_mul(2).min(self.cap);
         let micros = |delay: Duration| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(random.u64(micros(self.floor)..=micros(self.ceiling)))
     }
 
     /// Starts over: call it after a spell of health, not after a mere success.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.ceiling = self.floor;
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use towline_tunnel::congestion::{Ack, DelayBounded, INITIAL_DATAGRAMS};
+use towline_congestion::{Ack, DelayBounded, INITIAL_DATAGRAMS};
 
 /// Something that a connection tells its controller, after so many microseconds.
 #[derive(Debug, Clone)]

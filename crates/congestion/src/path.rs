@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::congestion::round::Round;
+use crate::round::Round;
 
 /// How long a least round-trip time holds at least half of: the route may have changed.
 const LEAST_RTT_FOR: Duration = Duration::from_secs(10);
@@ -175,7 +175,7 @@ impl Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::congestion::Ack;
+    use crate::Ack;
 
     /// Ten datagrams that were acknowledged after 40 ms, in a round that took as long as told.
     fn on_round(path: &mut Path, start: Instant, took: Duration) {
