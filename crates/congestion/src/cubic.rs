@@ -3,21 +3,21 @@
 use std::time::{Duration, Instant};
 
 /// Multiplicative decrease (§4.6).
-const BETA: f64 = 0.7;
+const BETA_CUBIC: f64 = 0.7;
 
 /// Scale of the curve, in datagrams per second cubed (§5.1).
 const C: f64 = 0.4;
 
 /// Increase that makes Reno's average with this decrease (§4.3).
-const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
+const ALPHA_CUBIC: f64 = 3.0 * (1.0 - BETA_CUBIC) / (1.0 + BETA_CUBIC);
 
 /// A window between two losses; lengths in bytes, so that they hold for datagrams of any size.
 #[derive(Debug, Clone)]
 pub(super) struct Cubic {
-    epoch: Instant,
-    start: f64,
-    plateau: f64,
-    reno: f64,
+    epoch_start: Instant,
+    cwnd_epoch: f64,
+    w_max: f64,
+    w_est: f64,
     window: f64,
 }
 
@@ -28,17 +28,17 @@ impl Cubic {
     pub(super) fn new(now: Instant, window: u64) -> Self {
         let window = window as f64;
         Self {
-            epoch: now,
-            start: window,
-            plateau: window,
-            reno: window,
+            epoch_start: now,
+            cwnd_epoch: window,
+            w_max: window,
+            w_est: window,
             window,
         }
     }
 
     /// How long ago the last loss was.
     pub(super) fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.epoch)
+        now.saturating_duration_since(self.epoch_start)
     }
 
     /// The window.
@@ -50,29 +50,33 @@ impl Cubic {
     pub(super) fn grow(&mut self, now: Instant, rtt: Duration, acked: u64, datagram: u64) {
         let (acked, datagram) = (acked as f64, datagram as f64);
         let c = C * datagram;
-        let k = ((self.plateau - self.start) / c).cbrt();
+        let k = ((self.w_max - self.cwnd_epoch) / c).cbrt();
         let t = (self.age(now) + rtt).as_secs_f64();
-        let target = (c * (t - k).powi(3) + self.plateau).clamp(self.window, 1.5 * self.window);
-        let alpha = if self.reno < self.plateau { ALPHA } else { 1.0 };
-        self.reno += alpha * datagram * acked / self.window;
+        let target = (c * (t - k).powi(3) + self.w_max).clamp(self.window, 1.5 * self.window);
+        let alpha = if self.w_est < self.w_max {
+            ALPHA_CUBIC
+        } else {
+            1.0
+        };
+        self.w_est += alpha * datagram * acked / self.window;
         self.window += (target - self.window) / self.window * acked;
-        self.window = self.window.max(self.reno);
+        self.window = self.window.max(self.w_est);
     }
 
-    /// Packets were lost: a new curve, below the window, but not below `least`.
-    pub(super) fn on_loss(&mut self, now: Instant, least: u64) {
+    /// Packets were lost: a new curve, below the window, but not below `min_window`.
+    pub(super) fn on_loss(&mut self, now: Instant, min_window: u64) {
         // Fast convergence (§4.7) leaves room to newcomers.
-        self.plateau = if self.window < self.plateau {
-            self.window * (1.0 + BETA) / 2.0
+        self.w_max = if self.window < self.w_max {
+            self.window * (1.0 + BETA_CUBIC) / 2.0
         } else {
             self.window
         };
-        self.start = (self.window * BETA).max(least as f64);
+        self.cwnd_epoch = (self.window * BETA_CUBIC).max(min_window as f64);
         // The floor may be above: then nothing has to be found again.
-        self.plateau = self.plateau.max(self.start);
-        self.window = self.start;
-        self.reno = self.start;
-        self.epoch = now;
+        self.w_max = self.w_max.max(self.cwnd_epoch);
+        self.window = self.cwnd_epoch;
+        self.w_est = self.cwnd_epoch;
+        self.epoch_start = now;
     }
 }
 
@@ -81,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_leave_what_still_sends() {
+    fn losses_do_not_reduce_the_window_below_the_minimum() {
         let now = Instant::now();
         let mut cubic = Cubic::new(now, 100 * 1200);
         for _ in 0..30 {

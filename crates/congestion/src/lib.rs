@@ -1,7 +1,7 @@
 //! How much a session may have on its way: bounded in delay, tolerant of loss, polite beside TCP.
 //!
 //! The pure half of a congestion controller: it is told of acknowledgements, losses and marks, with
-//! the time, and answers [`DelayBounded::window`]. One decision is made per round trip. The rules:
+//! the time, and answers [`DelayController::window`]. One decision is made per round trip. The rules:
 //!
 //! - **Start-up** doubles each round trip, and ends when the queue shows ([`HyStart++`], RFC 9406),
 //!   not when it overflows.
@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use crate::cubic::Cubic;
 use crate::path::Path;
-use crate::phase::{Drain, Growth, Outcome, Phase};
+use crate::phase::{CongestionAvoidance, Drain, Outcome, Phase};
 use crate::round::Round;
 use crate::usage::Usage;
 
@@ -49,25 +49,25 @@ mod usage;
 pub const INITIAL_DATAGRAMS: u64 = 32;
 
 /// The least window, in datagrams (RFC 9002 §7.2).
-const LEAST_DATAGRAMS: u64 = 2;
+const MIN_DATAGRAMS: u64 = 2;
 
 /// What a cut leaves at most if packets were marked, or lost beyond what is tolerated.
-const FIRM_CUT: f64 = 0.85;
+const CONGESTION_MAX_FACTOR: f64 = 0.85;
 
 /// What a cut leaves below the measured path, so that the queue is empty for a moment.
-const DRAIN: f64 = 0.97;
+const DRAIN_FACTOR: f64 = 0.97;
 
 /// Lost datagrams that prove nothing: a small window loses 3 % by bad luck.
-const LOSS_ALLOWANCE: u64 = 4;
+const LOSS_ALLOWANCE_DATAGRAMS: u64 = 4;
 
 /// A step is a sixteenth of the window at most, or so many datagrams.
-const STEP_DATAGRAMS: u64 = 8;
+const MAX_STEP_DATAGRAMS: u64 = 8;
 
 /// How long to compete at most before the drain is tried again.
-const COMPETE_FOR: Duration = Duration::from_secs(10);
+const DRAIN_TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// No round trip is shorter, where lengths are divided.
-const SHORTEST: Duration = Duration::from_nanos(1);
+const RTT_FLOOR: Duration = Duration::from_nanos(1);
 
 /// An acknowledged packet.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +80,7 @@ pub struct Ack {
 
 /// A congestion window for one path; see the module.
 #[derive(Debug, Clone)]
-pub struct DelayBounded {
+pub struct DelayController {
     datagram: u64,
     window: u64,
     phase: Phase,
@@ -88,12 +88,12 @@ pub struct DelayBounded {
     round: Round,
     usage: Usage,
     /// Losses of what was sent until then are answered.
-    cut_at: Option<Instant>,
+    recovery_start: Option<Instant>,
 }
 
 // === impl DelayBounded ===
 
-impl DelayBounded {
+impl DelayController {
     /// A new path, with datagrams of so many bytes.
     #[must_use]
     pub fn new(datagram: u16) -> Self {
@@ -101,11 +101,11 @@ impl DelayBounded {
         Self {
             datagram,
             window: INITIAL_DATAGRAMS * datagram,
-            phase: Phase::StartUp(phase::StartUp::default()),
+            phase: Phase::SlowStart(phase::SlowStart::default()),
             path: Path::default(),
             round: Round::default(),
             usage: Usage::default(),
-            cut_at: None,
+            recovery_start: None,
         }
     }
 
@@ -117,216 +117,229 @@ impl DelayBounded {
 
     /// Whether the window still doubles, for the path has shown no end.
     #[must_use]
-    pub fn is_starting(&self) -> bool {
-        matches!(self.phase, Phase::StartUp(_))
+    pub fn is_in_slow_start(&self) -> bool {
+        matches!(self.phase, Phase::SlowStart(_))
     }
 
     /// Whether the window follows CUBIC, because a queue stands that is not ours.
     #[must_use]
     pub fn is_competing(&self) -> bool {
-        matches!(self.phase, Phase::Compete(_))
+        matches!(self.phase, Phase::Competitive(_))
     }
 
     /// Something was just sent, or is about to be: a window that was not used for long is old.
     pub fn on_sent(&mut self, now: Instant) {
         let initial = INITIAL_DATAGRAMS * self.datagram;
-        if let Some(kept) = self.usage.shrinks_to(now, self.window, initial) {
-            self.start_over(now, kept);
+        if let Some(reduced) = self.usage.reduced_window(now, self.window, initial) {
+            self.restart(now, reduced);
         }
     }
 
-    /// One packet was acknowledged; `limited` if there was too little to send before.
-    pub fn on_ack(&mut self, now: Instant, ack: Ack, limited: bool) {
+    /// One packet was acknowledged; `app_limited` if there was too little to send before.
+    pub fn on_ack(&mut self, now: Instant, ack: Ack, app_limited: bool) {
         let rtt = now.saturating_duration_since(ack.sent);
         self.path.on_rtt(now, rtt);
-        self.round.on_ack(now, ack, rtt, limited);
+        self.round.on_ack(now, ack, rtt, app_limited);
     }
 
     /// All packets of one acknowledgement are told; `in_flight` bytes remain.
     pub fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
-        let least = self.path.least_rtt();
-        let least_window = self.least_window();
+        let min_rtt = self.path.min_rtt();
+        let min_window = self.min_window();
         let batch = self
             .round
             .on_acks_end(in_flight, self.window, self.datagram);
-        self.usage.on_flight(now, in_flight + batch.bytes);
-        let queue = self.round.recent().map(|rtt| rtt.saturating_sub(least));
-        let mut over = batch.ends_round;
+        self.usage.on_in_flight(now, in_flight + batch.bytes);
+        let queue_delay = self
+            .round
+            .recent_rtt()
+            .map(|rtt| rtt.saturating_sub(min_rtt));
+        let mut round_ended = batch.ends_round;
         match &mut self.phase {
-            Phase::StartUp(start_up) => {
-                if batch.grows {
-                    self.window += start_up.growth(batch.bytes);
+            Phase::SlowStart(slow_start) => {
+                if batch.window_utilized {
+                    self.window += slow_start.growth(batch.bytes);
                 }
                 // A packet alone is acknowledged late: that is no queue.
-                if !self.round.is_limited()
-                    && queue.is_some_and(|queue| start_up.ends_at(queue, least, self.window))
+                if !self.round.is_app_limited()
+                    && queue_delay.is_some_and(|queue_delay| {
+                        slow_start.on_queue_delay(queue_delay, min_rtt, self.window)
+                    })
                 {
                     self.end_round_early(now);
-                    over = false;
+                    round_ended = false;
                 }
             }
             // Who shares the queue sees the same at the same time: nobody is left behind to grow.
-            Phase::Grow(_) if !self.round.is_limited() => {
-                over |= queue.is_some_and(|queue| queue > self.path.target());
+            Phase::CongestionAvoidance(_) if !self.round.is_app_limited() => {
+                round_ended |=
+                    queue_delay.is_some_and(|queue_delay| queue_delay > self.path.target());
             }
-            Phase::Compete(cubic) if batch.grows => {
-                cubic.grow(now, least, batch.bytes, self.datagram);
+            Phase::Competitive(cubic) if batch.window_utilized => {
+                cubic.grow(now, min_rtt, batch.bytes, self.datagram);
                 // Datagrams may have become larger since the loss.
-                self.window = cubic.window().max(least_window);
+                self.window = cubic.window().max(min_window);
             }
             _ => {}
         }
-        if over {
+        if round_ended {
             self.end_round(now);
         }
     }
 
     /// Bytes were lost; the last of them was sent at `sent`.
     pub fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64) {
-        let answered = self.cut_at.is_some_and(|cut| sent <= cut);
-        self.round.on_loss(bytes, answered);
+        let in_recovery = self.recovery_start.is_some_and(|start| sent <= start);
+        self.round.on_loss(bytes, in_recovery);
         match &self.phase {
-            _ if answered => {}
-            Phase::StartUp(start_up) => {
-                let tolerated = start_up.tolerates(self.window) + self.allowance();
-                if self.round.lost > tolerated {
+            _ if in_recovery => {}
+            Phase::SlowStart(slow_start) => {
+                let tolerance = slow_start.loss_tolerance(self.window) + self.loss_allowance();
+                if self.round.lost_since_cut > tolerance {
                     self.end_round_early(now);
                 }
             }
-            Phase::Compete(_) => self.end_round(now),
-            Phase::Grow(_) | Phase::Drain(_) => {}
+            Phase::Competitive(_) => self.end_round(now),
+            Phase::CongestionAvoidance(_) | Phase::Drain(_) => {}
         }
     }
 
     /// A queue told of itself (ECN), about packets sent until `sent`.
     pub fn on_mark(&mut self, sent: Instant) {
-        if self.cut_at.is_none_or(|cut| sent > cut) {
+        if self.recovery_start.is_none_or(|start| sent > start) {
             self.round.on_mark();
         }
     }
 
     /// All that was sent for several timeouts is lost (RFC 9002 §7.6): the path may be another.
     pub fn on_persistent_congestion(&mut self, now: Instant) {
-        self.start_over(now, self.least_window());
+        self.restart(now, self.min_window());
     }
 
     /// The path takes datagrams of another size.
     pub fn on_datagram_size(&mut self, datagram: u16) {
         self.datagram = u64::from(datagram).max(1);
-        self.window = self.window.max(self.least_window());
+        self.window = self.window.max(self.min_window());
     }
 
     /// The start-up is over, in the middle of a round trip.
     fn end_round_early(&mut self, now: Instant) {
         self.close_round(now);
-        self.leave_start_up(now);
+        self.exit_slow_start(now);
     }
 
     fn close_round(&mut self, now: Instant) -> Round {
         let mut ended = self.round.restart(now);
         self.path.on_round(now, &mut ended, self.datagram);
-        ended.excess = self.path.loses_more_than_tolerated(self.allowance());
+        ended.excess_loss = self.path.exceeds_tolerated_loss(self.loss_allowance());
         ended
     }
 
     fn end_round(&mut self, now: Instant) {
         let ended = self.close_round(now);
-        let least_window = self.least_window();
+        let min_window = self.min_window();
         match &mut self.phase {
-            Phase::StartUp(_) if ended.marked => self.leave_start_up(now),
-            Phase::StartUp(_) => {}
-            Phase::Grow(_) => self.grow_or_cut(now, &ended),
+            Phase::SlowStart(_) if ended.marked => self.exit_slow_start(now),
+            Phase::SlowStart(_) => {}
+            Phase::CongestionAvoidance(_) => self.grow_or_cut(now, &ended),
             Phase::Drain(drain) => {
-                let outcome = drain.after(now, &ended, &self.path);
-                self.follow(now, outcome, &ended);
+                let outcome = drain.on_round_end(now, &ended, &self.path);
+                self.apply(now, outcome, &ended);
             }
-            Phase::Compete(cubic) => {
-                let mut rival = cubic.clone();
-                if ended.lost > 0 || ended.marked {
-                    rival.on_loss(now, least_window);
-                } else if cubic.age(now) > COMPETE_FOR {
-                    rival = Cubic::new(now, self.window);
+            Phase::Competitive(cubic) => {
+                let mut next = cubic.clone();
+                if ended.lost_since_cut > 0 || ended.marked {
+                    next.on_loss(now, min_window);
+                } else if cubic.age(now) > DRAIN_TRIAL_INTERVAL {
+                    next = Cubic::new(now, self.window);
                 } else {
                     return;
                 }
-                self.cut(now, &ended, Drain::trial(self.datagram, rival));
+                self.cut(now, &ended, Drain::trial(self.datagram, next));
             }
         }
     }
 
     fn grow_or_cut(&mut self, now: Instant, ended: &Round) {
-        let Phase::Grow(growth) = &mut self.phase else {
+        let Phase::CongestionAvoidance(avoidance) = &mut self.phase else {
             return;
         };
         let target = self.path.target();
-        let queue = ended.queue(self.path.least_rtt());
-        let congested = ended.marked || ended.excess || (ended.unusual && queue > target / 2);
-        if !ended.is_limited() && queue > target {
-            let rival = Cubic::new(now, self.window);
-            let drain = growth.cut(self.datagram, rival);
+        let queue_delay = ended.queue_delay(self.path.min_rtt());
+        let congested = ended.marked
+            || ended.excess_loss
+            || (ended.above_random_loss && queue_delay > target / 2);
+        if !ended.is_app_limited() && queue_delay > target {
+            let cubic = Cubic::new(now, self.window);
+            let drain = avoidance.cut(self.datagram, cubic);
             self.cut(now, ended, drain);
-        } else if congested || (!ended.is_limited() && growth.is_alone(queue, target)) {
+        } else if congested
+            || (!ended.is_app_limited() && avoidance.queue_fell(queue_delay, target))
+        {
             self.cut(now, ended, Drain::new(self.datagram));
-        } else if ended.fills {
-            let most = (self.window / 16).max(STEP_DATAGRAMS * self.datagram);
-            self.window += growth.add(queue, target, (self.datagram, most));
+        } else if ended.window_utilized {
+            let max_step = (self.window / 16).max(MAX_STEP_DATAGRAMS * self.datagram);
+            self.window += avoidance.take_step(queue_delay, target, (self.datagram, max_step));
         }
     }
 
     /// Takes out of the window what the queue holds.
     fn cut(&mut self, now: Instant, ended: &Round, drain: Drain) {
-        let least = self.path.least_rtt();
-        let rtt = ended.last_rtt().max(least).max(SHORTEST);
-        let firm = if ended.excess || ended.marked {
-            FIRM_CUT
+        let min_rtt = self.path.min_rtt();
+        let rtt = ended.last_rtt().max(min_rtt).max(RTT_FLOOR);
+        let max_factor = if ended.excess_loss || ended.marked {
+            CONGESTION_MAX_FACTOR
         } else {
             1.0
         };
-        let (floor, ceiling) = drain.bounds();
-        let share = (DRAIN * least.div_duration_f64(rtt)).clamp(floor, ceiling.min(firm));
-        let mut window = (self.window as f64 * share) as u64;
-        if ended.excess {
+        let (floor, ceiling) = drain.factor_bounds();
+        let factor =
+            (DRAIN_FACTOR * min_rtt.div_duration_f64(rtt)).clamp(floor, ceiling.min(max_factor));
+        let mut window = (self.window as f64 * factor) as u64;
+        if ended.excess_loss {
             // A path that became much narrower is followed at once.
-            window = window.min(self.path.rate_window().max(self.window / 2));
-            self.path.answer_losses();
+            window = window.min(self.path.bdp().max(self.window / 2));
+            self.path.halve_losses();
         }
-        self.window = window.max(self.least_window());
-        self.cut_at = Some(now);
-        self.phase = Phase::Drain(drain.begin(rtt, least));
+        self.window = window.max(self.min_window());
+        self.recovery_start = Some(now);
+        self.phase = Phase::Drain(drain.begin(rtt, min_rtt));
     }
 
-    fn follow(&mut self, now: Instant, outcome: Outcome, ended: &Round) {
+    fn apply(&mut self, now: Instant, outcome: Outcome, ended: &Round) {
         match outcome {
-            Outcome::Open => {}
-            Outcome::Drained(growth) => self.phase = Phase::Grow(growth),
+            Outcome::Pending => {}
+            Outcome::Drained(avoidance) => self.phase = Phase::CongestionAvoidance(avoidance),
             Outcome::CutAgain(drain) => self.cut(now, ended, drain),
-            Outcome::Rerouted(rival) => {
-                self.window = rival.window().max(self.least_window());
-                self.path.on_route(now, ended.least());
-                self.phase = Phase::Grow(Growth::new((self.window / 32).max(self.datagram)));
+            Outcome::Rerouted(cubic) => {
+                self.window = cubic.window().max(self.min_window());
+                self.path.on_route(now, ended.min_rtt());
+                self.phase = Phase::CongestionAvoidance(CongestionAvoidance::new(
+                    (self.window / 32).max(self.datagram),
+                ));
             }
-            Outcome::Rivalled(rival) => {
-                self.window = rival.window().max(self.least_window());
-                self.phase = Phase::Compete(rival);
+            Outcome::CompetingFlow(cubic) => {
+                self.window = cubic.window().max(self.min_window());
+                self.phase = Phase::Competitive(cubic);
             }
         }
     }
 
-    fn leave_start_up(&mut self, now: Instant) {
-        let Phase::StartUp(start_up) = &self.phase else {
+    fn exit_slow_start(&mut self, now: Instant) {
+        let Phase::SlowStart(slow_start) = &self.phase else {
             return;
         };
-        self.window = start_up.end(self.window).max(self.least_window());
+        self.window = slow_start.exit_window(self.window).max(self.min_window());
         let step = (self.window / 32).max(self.datagram);
         self.phase = Phase::Drain(Drain::new(step));
-        self.cut_at = Some(now);
+        self.recovery_start = Some(now);
     }
 
     /// Forgets the path, and starts up from this window.
-    fn start_over(&mut self, now: Instant, window: u64) {
+    fn restart(&mut self, now: Instant, window: u64) {
         *self = Self {
             window,
-            cut_at: Some(now),
+            recovery_start: Some(now),
             datagram: self.datagram,
             // What was used is a fact of the sender, not of the path.
             usage: std::mem::take(&mut self.usage),
@@ -334,11 +347,11 @@ impl DelayBounded {
         };
     }
 
-    fn least_window(&self) -> u64 {
-        LEAST_DATAGRAMS * self.datagram
+    fn min_window(&self) -> u64 {
+        MIN_DATAGRAMS * self.datagram
     }
 
-    fn allowance(&self) -> u64 {
-        LOSS_ALLOWANCE * self.datagram
+    fn loss_allowance(&self) -> u64 {
+        LOSS_ALLOWANCE_DATAGRAMS * self.datagram
     }
 }

@@ -1,4 +1,4 @@
-//! [`DelayBounded`] as quinn asks for it.
+//! [`DelayController`] as quinn asks for it.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use std::time::Instant;
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
 
-use towline_congestion::{Ack, DelayBounded, INITIAL_DATAGRAMS};
+use towline_congestion::{Ack, DelayController, INITIAL_DATAGRAMS};
 
-/// Makes a [`DelayBounded`] for each new path of a session.
+/// Makes a [`DelayController`] for each new path of a session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Factory;
 
 /// The controller of one path; packets that bring no payload are counted by quinn, not here.
 #[derive(Debug, Clone)]
 struct Adapter {
-    state: DelayBounded,
+    state: DelayController,
     initial_window: u64,
 }
 
@@ -25,7 +25,7 @@ struct Adapter {
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, _now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         Box::new(Adapter {
-            state: DelayBounded::new(current_mtu),
+            state: DelayController::new(current_mtu),
             initial_window: INITIAL_DATAGRAMS * u64::from(current_mtu),
         })
     }

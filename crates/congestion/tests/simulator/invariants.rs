@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use towline_congestion::{Ack, DelayBounded, INITIAL_DATAGRAMS};
+use towline_congestion::{Ack, DelayController, INITIAL_DATAGRAMS};
 
 /// Something that a connection tells its controller, after so many microseconds.
 #[derive(Debug, Clone)]
-enum Told {
+enum Event {
     Acks {
         packets: u8,
         rtt: u32,
@@ -24,33 +24,36 @@ enum Told {
     Datagram(u16),
 }
 
-fn told() -> impl Strategy<Value = (u32, Told)> {
-    let told = prop_oneof![
+fn event() -> impl Strategy<Value = (u32, Event)> {
+    let event = prop_oneof![
         8 => (1..40u8, 0..2_000_000u32, any::<bool>())
-            .prop_map(|(packets, rtt, limited)| Told::Acks { packets, rtt, limited }),
-        2 => (0..100_000u32, 0..1_000_000u32).prop_map(|(bytes, age)| Told::Loss { bytes, age }),
-        1 => (0..1_000_000u32).prop_map(|age| Told::Mark { age }),
-        1 => Just(Told::Persistent),
-        1 => (0..u16::MAX).prop_map(Told::Datagram),
+            .prop_map(|(packets, rtt, limited)| Event::Acks { packets, rtt, limited }),
+        2 => (0..100_000u32, 0..1_000_000u32).prop_map(|(bytes, age)| Event::Loss { bytes, age }),
+        1 => (0..1_000_000u32).prop_map(|age| Event::Mark { age }),
+        1 => Just(Event::Persistent),
+        1 => (0..u16::MAX).prop_map(Event::Datagram),
     ];
-    (prop_oneof![4 => 0..100_000u32, 1 => 0..60_000_000u32], told)
+    (
+        prop_oneof![4 => 0..100_000u32, 1 => 0..60_000_000u32],
+        event,
+    )
 }
 
 proptest! {
     #[test]
-    fn windows_are_never_less_than_two_datagrams_nor_beyond_what_was_sent(
-        events in proptest::collection::vec(told(), 0..300),
+    fn the_window_stays_between_two_datagrams_and_twice_the_acknowledged_bytes(
+        events in proptest::collection::vec(event(), 0..300),
     ) {
         let mut now = Instant::now() + Duration::from_secs(10);
         let mut datagram = 1200;
         let mut acked = u64::from(datagram) * INITIAL_DATAGRAMS;
         let mut largest = u64::from(datagram);
-        let mut control = DelayBounded::new(datagram);
+        let mut control = DelayController::new(datagram);
         for (after, event) in events {
             now += Duration::from_micros(after.into());
             let ago = |micros: u32| now - Duration::from_micros(micros.into());
             match event {
-                Told::Acks { packets, rtt, limited } => {
+                Event::Acks { packets, rtt, limited } => {
                     for _ in 0..packets {
                         let bytes = u64::from(datagram);
                         acked += bytes;
@@ -58,13 +61,13 @@ proptest! {
                     }
                     control.on_acks_end(now, control.window());
                 }
-                Told::Loss { bytes, age } => control.on_loss(now, ago(age), bytes.into()),
-                Told::Mark { age } => control.on_mark(ago(age)),
-                Told::Persistent => {
+                Event::Loss { bytes, age } => control.on_loss(now, ago(age), bytes.into()),
+                Event::Mark { age } => control.on_mark(ago(age)),
+                Event::Persistent => {
                     control.on_persistent_congestion(now);
                     prop_assert_eq!(control.window(), 2 * u64::from(datagram.max(1)));
                 }
-                Told::Datagram(size) => {
+                Event::Datagram(size) => {
                     datagram = size;
                     largest = largest.max(size.into());
                     control.on_datagram_size(size);
@@ -77,7 +80,7 @@ proptest! {
 }
 
 /// Tells of round trips of so many milliseconds, in which the window was filled.
-fn rounds(control: &mut DelayBounded, now: &mut Instant, datagram: u64, trips: &[u64]) {
+fn rounds(control: &mut DelayController, now: &mut Instant, datagram: u64, trips: &[u64]) {
     for &trip in trips {
         let sent = *now;
         *now += Duration::from_millis(trip);
@@ -90,9 +93,9 @@ fn rounds(control: &mut DelayBounded, now: &mut Instant, datagram: u64, trips: &
 }
 
 #[test]
-fn a_window_that_competes_follows_the_size_of_datagrams() {
+fn the_competitive_window_follows_the_datagram_size() {
     let mut now = Instant::now();
-    let mut control = DelayBounded::new(1200);
+    let mut control = DelayController::new(1200);
     // The path without a queue, and then one that stands whatever is cut, and not always the same.
     let queue = |round: u64| [100 + 10 * (round / 3 % 2)];
     rounds(&mut control, &mut now, 1200, &[40, 40, 40]);
@@ -112,13 +115,13 @@ fn a_window_that_competes_follows_the_size_of_datagrams() {
 }
 
 #[test]
-fn a_queue_that_falls_because_we_send_less_is_no_reason_to_cut() {
+fn a_queue_that_falls_while_app_limited_causes_no_cut() {
     let mut now = Instant::now();
-    let mut control = DelayBounded::new(1200);
+    let mut control = DelayController::new(1200);
     // Start-up, until a queue shows; the cut drains it; another builds up, below its target.
     rounds(&mut control, &mut now, 1200, &[40, 40, 40, 40, 50]);
     rounds(&mut control, &mut now, 1200, &[40, 40, 40, 45, 52, 52]);
-    assert!(!control.is_starting() && !control.is_competing());
+    assert!(!control.is_in_slow_start() && !control.is_competing());
     let window = control.window();
     let mut short = control.clone();
     for _ in 0..4 {
@@ -134,8 +137,8 @@ fn a_queue_that_falls_because_we_send_less_is_no_reason_to_cut() {
 }
 
 #[test]
-fn a_larger_datagram_raises_the_least_window() {
-    let mut control = DelayBounded::new(1200);
+fn a_larger_datagram_raises_the_minimum_window() {
+    let mut control = DelayController::new(1200);
     let now = Instant::now();
     control.on_persistent_congestion(now);
     assert_eq!(control.window(), 2 * 1200);

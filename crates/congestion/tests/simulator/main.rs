@@ -7,7 +7,7 @@ mod invariants;
 
 mod paths;
 
-mod rivals;
+mod competing_flows;
 
 mod shares;
 

@@ -1,7 +1,7 @@
 //! One sender on a path that stays as it is.
 
-use crate::rivals::{cubic, ours};
-use crate::simulation::{Link, Loss, Source, World, millis, seconds};
+use crate::competing_flows::{cubic_flow, delay_flow};
+use crate::simulation::{Link, Loss, Simulation, Source, millis, seconds};
 
 /// What a sender made of a path.
 #[derive(Debug)]
@@ -17,27 +17,29 @@ struct Outcome {
 
 /// Sends for so long, and looks at all but the first part.
 fn run(link: Link, skipped: f64, until: f64) -> Outcome {
-    let mut world = World::new(link, 1);
-    let flow = world.flow(ours(), Source::Endless, seconds(0.0));
-    world.run(seconds(until));
+    let mut simulation = Simulation::new(link, 1);
+    let flow = simulation.add_flow(delay_flow(), Source::Endless, seconds(0.0));
+    simulation.run(seconds(until));
     let (from, to) = (seconds(skipped), seconds(until));
     Outcome {
-        used: world.mbit(flow, from, to) / link.mbit,
-        queue_p50: world.queue_ms(0.5, from, to),
-        queue_p99: world.queue_ms(0.99, from, to),
-        lost: world.lost(flow) as f64 / world.sent(flow) as f64,
+        used: simulation.mbit(flow, from, to) / link.mbit,
+        queue_p50: simulation.queue_delay_ms(0.5, from, to),
+        queue_p99: simulation.queue_delay_ms(0.99, from, to),
+        lost: simulation.lost(flow) as f64 / simulation.sent(flow) as f64,
     }
 }
 
 #[test]
-fn a_download_fills_a_lossy_path_soon() {
+fn a_download_is_fast_despite_random_loss() {
     for (loss, at_least) in [(0.0, 130.0), (0.001, 130.0), (0.01, 125.0), (0.03, 120.0)] {
         for seed in 1..4 {
             let link = Link::new(200.0, 20, 60).loss(Loss::Random(loss));
-            let mut world = World::new(link, seed);
-            let flow = world.flow(ours(), Source::Bytes(20_000_000), seconds(0.0));
-            world.run(seconds(5.0));
-            let took = world.finished(flow).expect("5 s are three times enough");
+            let mut simulation = Simulation::new(link, seed);
+            let flow = simulation.add_flow(delay_flow(), Source::Bytes(20_000_000), seconds(0.0));
+            simulation.run(seconds(5.0));
+            let took = simulation
+                .finished(flow)
+                .expect("5 s are three times enough");
             let mbit = 160.0 / took.as_secs_f64();
             assert!(mbit >= at_least, "{mbit:.0} Mbit/s at {loss}");
         }
@@ -45,7 +47,7 @@ fn a_download_fills_a_lossy_path_soon() {
 }
 
 #[test]
-fn start_up_ends_before_the_queue_overflows() {
+fn slow_start_ends_before_the_queue_overflows() {
     for (mbit, one_way, queue) in [
         (20.0, 20, 60),
         (200.0, 20, 60),
@@ -55,11 +57,11 @@ fn start_up_ends_before_the_queue_overflows() {
     ] {
         let link = Link::new(mbit, one_way, queue);
         let rtt = millis(2 * one_way);
-        let mut world = World::new(link, 1);
-        let flow = world.flow(ours(), Source::Endless, seconds(0.0));
-        world.run(rtt * 20);
-        assert_eq!(world.lost(flow), 0, "{mbit} Mbit/s, {one_way} ms");
-        let used = world.mbit(flow, rtt * 15, rtt * 20) / mbit;
+        let mut simulation = Simulation::new(link, 1);
+        let flow = simulation.add_flow(delay_flow(), Source::Endless, seconds(0.0));
+        simulation.run(rtt * 20);
+        assert_eq!(simulation.lost(flow), 0, "{mbit} Mbit/s, {one_way} ms");
+        let used = simulation.mbit(flow, rtt * 15, rtt * 20) / mbit;
         assert!(used > 0.9, "{mbit} Mbit/s, {one_way} ms: {used:.2}");
     }
 }
@@ -82,7 +84,7 @@ fn clean_paths_are_filled_with_a_short_queue() {
 }
 
 #[test]
-fn loss_of_the_medium_costs_little() {
+fn random_loss_costs_little_throughput() {
     for (loss, used) in [
         (Loss::Random(0.001), 0.95),
         (Loss::Random(0.01), 0.95),
@@ -97,7 +99,7 @@ fn loss_of_the_medium_costs_little() {
 }
 
 #[test]
-fn loss_beyond_what_media_lose_slows_down() {
+fn loss_above_the_tolerated_rate_reduces_throughput() {
     let tolerated = run(Link::new(50.0, 20, 60).loss(Loss::Random(0.03)), 3.0, 15.0);
     let beyond = run(Link::new(50.0, 20, 60).loss(Loss::Random(0.12)), 3.0, 15.0);
     assert!(tolerated.used > 0.9, "{tolerated:?}");
@@ -106,7 +108,7 @@ fn loss_beyond_what_media_lose_slows_down() {
 }
 
 #[test]
-fn shallow_queues_are_filled_but_not_flooded() {
+fn short_buffers_are_utilized_with_little_loss() {
     for (queue, used, lost) in [(10, 0.93, 0.01), (5, 0.9, 0.03), (2, 0.8, 0.06)] {
         let outcome = run(Link::new(100.0, 20, queue), 2.0, 12.0);
         assert!(outcome.used > used, "{queue} ms: {outcome:?}");
@@ -125,7 +127,7 @@ fn long_paths_are_filled() {
 }
 
 #[test]
-fn marks_keep_the_queue_where_they_begin() {
+fn ecn_marks_keep_the_queue_near_the_marking_threshold() {
     let link = Link {
         mark: Some(millis(3)),
         ..Link::new(100.0, 20, 60)
@@ -149,12 +151,12 @@ fn jitter_is_not_taken_for_a_queue() {
 }
 
 #[test]
-fn cubic_is_what_lossy_paths_were_slow_with() {
+fn cubic_is_slow_with_random_loss() {
     // What the default of most kernels makes of the path says that the model is none of ease.
     let link = Link::new(200.0, 20, 60).loss(Loss::Random(0.001));
-    let mut world = World::new(link, 1);
-    let flow = world.flow(cubic(), Source::Endless, seconds(0.0));
-    world.run(seconds(15.0));
-    let mbit = world.mbit(flow, seconds(2.0), seconds(15.0));
+    let mut simulation = Simulation::new(link, 1);
+    let flow = simulation.add_flow(cubic_flow(), Source::Endless, seconds(0.0));
+    simulation.run(seconds(15.0));
+    let mbit = simulation.mbit(flow, seconds(2.0), seconds(15.0));
     assert!((5.0..40.0).contains(&mbit), "{mbit:.1} Mbit/s");
 }

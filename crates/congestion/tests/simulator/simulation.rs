@@ -28,7 +28,7 @@ pub(crate) trait Control {
     /// A packet was just sent.
     fn on_sent(&mut self, _now: Instant) {}
     /// One packet was acknowledged.
-    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool);
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool);
     /// All packets of one acknowledgement are told.
     fn on_acks_end(&mut self, now: Instant, in_flight: u64);
     /// Packets were lost.
@@ -79,7 +79,7 @@ pub(crate) enum Source {
 }
 
 /// A simulation.
-pub(crate) struct World {
+pub(crate) struct Simulation {
     now: Duration,
     epoch: Instant,
     link: Link,
@@ -90,8 +90,8 @@ pub(crate) struct World {
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     serial: u64,
     flows: Vec<Flow>,
-    changes: Vec<Link>,
-    feeds: Vec<(usize, Source)>,
+    links: Vec<Link>,
+    sources: Vec<(usize, Source)>,
     queue: Vec<(Duration, Duration)>,
 }
 
@@ -101,16 +101,16 @@ enum Event {
     AckTimer(usize, u64),
     Acked(usize, Vec<u64>, bool),
     Pace(usize, u64),
-    LossTimer(usize, u64),
+    PtoTimer(usize, u64),
     Produce(usize, u32),
-    Change(usize),
-    Feed(usize),
+    SetLink(usize),
+    SetSource(usize),
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     InFlight,
-    Gone,
+    Settled,
 }
 
 struct Sent {
@@ -124,22 +124,22 @@ struct Flow {
     source: Source,
     available: u64,
     /// How often the source was replaced.
-    feeds: u32,
-    extra: Duration,
+    source_changes: u32,
+    extra_rtt: Duration,
     // Sender.
     sent: VecDeque<Sent>,
     first: u64,
     in_flight: u64,
     largest_acked: Option<u64>,
-    smoothed: Option<Duration>,
-    variance: Duration,
-    latest: Duration,
-    limited: bool,
-    tokens: f64,
+    smoothed_rtt: Option<Duration>,
+    rtt_var: Duration,
+    latest_rtt: Duration,
+    app_limited: bool,
+    pacing_tokens: f64,
     paced_at: Duration,
     pace_timer: u64,
-    loss_timer: u64,
-    timeouts: u32,
+    pto_timer: u64,
+    pto_count: u32,
     // Receiver.
     expected: u64,
     pending: Vec<u64>,
@@ -152,7 +152,7 @@ struct Flow {
     sent_packets: u64,
     windows: Vec<(Duration, u64)>,
     /// When it began to compete, and when it ceased, in turns.
-    competes: Vec<Duration>,
+    competing_since: Vec<Duration>,
 }
 
 /// The grain of the record of throughput.
@@ -175,7 +175,7 @@ impl Link {
     }
 }
 
-impl World {
+impl Simulation {
     pub(crate) fn new(link: Link, seed: u64) -> Self {
         Self {
             now: Duration::ZERO,
@@ -188,46 +188,46 @@ impl World {
             events: BinaryHeap::new(),
             serial: 0,
             flows: Vec::new(),
-            changes: Vec::new(),
-            feeds: Vec::new(),
+            links: Vec::new(),
+            sources: Vec::new(),
             queue: Vec::new(),
         }
     }
 
     /// Adds a sender that begins at `start`.
-    pub(crate) fn flow(
+    pub(crate) fn add_flow(
         &mut self,
         control: Box<dyn Control>,
         source: Source,
         start: Duration,
     ) -> usize {
-        self.far_flow(control, source, start, Duration::ZERO)
+        self.add_flow_with_extra_rtt(control, source, start, Duration::ZERO)
     }
 
-    /// Adds a sender whose round trip is longer by `extra`.
-    pub(crate) fn far_flow(
+    /// Adds a sender whose round trip is longer by `extra_rtt`.
+    pub(crate) fn add_flow_with_extra_rtt(
         &mut self,
         control: Box<dyn Control>,
         source: Source,
         start: Duration,
-        extra: Duration,
+        extra_rtt: Duration,
     ) -> usize {
         let flow = self.flows.len();
-        self.flows.push(Flow::new(control, source, extra));
+        self.flows.push(Flow::new(control, source, extra_rtt));
         self.schedule(start, Event::Produce(flow, 0));
         flow
     }
 
     /// Changes the path at a time.
-    pub(crate) fn change(&mut self, at: Duration, link: Link) {
-        self.changes.push(link);
-        self.schedule(at, Event::Change(self.changes.len() - 1));
+    pub(crate) fn set_link_at(&mut self, at: Duration, link: Link) {
+        self.links.push(link);
+        self.schedule(at, Event::SetLink(self.links.len() - 1));
     }
 
     /// Gives a sender something else to send from a time on.
-    pub(crate) fn feed(&mut self, flow: usize, at: Duration, source: Source) {
-        self.feeds.push((flow, source));
-        self.schedule(at, Event::Feed(self.feeds.len() - 1));
+    pub(crate) fn set_source_at(&mut self, flow: usize, at: Duration, source: Source) {
+        self.sources.push((flow, source));
+        self.schedule(at, Event::SetSource(self.sources.len() - 1));
     }
 
     /// Jain's index of the shares of all senders: 1 if they are equal, 1/n if one has it all.
@@ -273,11 +273,11 @@ impl World {
     /// The share of a span of time in which a sender competed.
     pub(crate) fn competing(&self, flow: usize, from: Duration, to: Duration) -> f64 {
         let spent: Duration = self.flows[flow]
-            .competes
+            .competing_since
             .chunks(2)
-            .map(|spell| {
-                let end = spell.get(1).copied().unwrap_or(to);
-                end.clamp(from, to) - spell[0].clamp(from, to)
+            .map(|interval| {
+                let end = interval.get(1).copied().unwrap_or(to);
+                end.clamp(from, to) - interval[0].clamp(from, to)
             })
             .sum();
         spent.as_secs_f64() / (to - from).as_secs_f64()
@@ -303,7 +303,7 @@ impl World {
     }
 
     /// The delay of the queue that a share of the packets did not exceed, in milliseconds.
-    pub(crate) fn queue_ms(&self, share: f64, from: Duration, to: Duration) -> f64 {
+    pub(crate) fn queue_delay_ms(&self, share: f64, from: Duration, to: Duration) -> f64 {
         let mut delays: Vec<Duration> = self
             .queue
             .iter()
@@ -339,30 +339,30 @@ impl World {
                     self.send(flow);
                 }
             }
-            Event::LossTimer(flow, timer) => {
-                if self.flows[flow].loss_timer == timer {
-                    self.loss_timeout(flow);
+            Event::PtoTimer(flow, timer) => {
+                if self.flows[flow].pto_timer == timer {
+                    self.on_pto(flow);
                 }
             }
-            Event::Produce(flow, feed) => {
-                self.produce(flow, feed);
+            Event::Produce(flow, change) => {
+                self.produce(flow, change);
                 self.send(flow);
             }
-            Event::Change(change) => self.link = self.changes[change],
-            Event::Feed(feed) => {
-                let (flow, source) = self.feeds[feed];
+            Event::SetLink(change) => self.link = self.links[change],
+            Event::SetSource(change) => {
+                let (flow, source) = self.sources[change];
                 self.flows[flow].source = source;
                 self.flows[flow].available = 0;
-                self.flows[flow].feeds += 1;
-                self.produce(flow, self.flows[flow].feeds);
+                self.flows[flow].source_changes += 1;
+                self.produce(flow, self.flows[flow].source_changes);
                 self.send(flow);
             }
         }
     }
 
-    fn produce(&mut self, id: usize, feed: u32) {
+    fn produce(&mut self, id: usize, change: u32) {
         let flow = &mut self.flows[id];
-        if feed != flow.feeds {
+        if change != flow.source_changes {
             return;
         }
         match flow.source {
@@ -370,7 +370,7 @@ impl World {
             Source::Bytes(bytes) => flow.available = bytes,
             Source::Bursts(bytes, every) => {
                 flow.available += bytes;
-                self.schedule(self.now + every, Event::Produce(id, feed));
+                self.schedule(self.now + every, Event::Produce(id, change));
             }
         }
     }
@@ -380,23 +380,23 @@ impl World {
             let now = self.now;
             let flow = &mut self.flows[id];
             if flow.available == 0 {
-                flow.limited = true;
+                flow.app_limited = true;
                 break;
             }
             let window = flow.control.window();
-            flow.limited = false;
+            flow.app_limited = false;
             if flow.in_flight + DATAGRAM >= window {
                 break;
             }
-            let rtt = flow.smoothed.unwrap_or(Duration::from_millis(100));
+            let rtt = flow.smoothed_rtt.unwrap_or(Duration::from_millis(100));
             let rate = flow.control.pace(rtt);
             let burst =
                 (rate / 1.25 * 0.002).clamp(10.0 * DATAGRAM as f64, 256.0 * DATAGRAM as f64);
             let refill = rate * (now - flow.paced_at).as_secs_f64();
-            flow.tokens = (flow.tokens + refill).min(burst);
+            flow.pacing_tokens = (flow.pacing_tokens + refill).min(burst);
             flow.paced_at = now;
-            if flow.tokens < DATAGRAM as f64 {
-                let wait = Duration::from_secs_f64((burst - flow.tokens) / rate);
+            if flow.pacing_tokens < DATAGRAM as f64 {
+                let wait = Duration::from_secs_f64((burst - flow.pacing_tokens) / rate);
                 flow.pace_timer += 1;
                 let timer = flow.pace_timer;
                 self.schedule(
@@ -406,7 +406,7 @@ impl World {
                 break;
             }
             let bytes = flow.available.min(DATAGRAM);
-            flow.tokens -= bytes as f64;
+            flow.pacing_tokens -= bytes as f64;
             flow.available -= bytes;
             self.transmit(id, bytes);
         }
@@ -415,10 +415,10 @@ impl World {
         if last != flow.control.window() {
             flow.windows.push((self.now, flow.control.window()));
         }
-        if flow.control.is_competing() == flow.competes.len().is_multiple_of(2) {
-            flow.competes.push(self.now);
+        if flow.control.is_competing() == flow.competing_since.len().is_multiple_of(2) {
+            flow.competing_since.push(self.now);
         }
-        self.arm_loss_timer(id);
+        self.arm_pto_timer(id);
     }
 
     fn transmit(&mut self, id: usize, bytes: u64) {
@@ -433,8 +433,8 @@ impl World {
         flow.in_flight += bytes;
         flow.sent_packets += 1;
         flow.control.on_sent(self.epoch + now);
-        let extra = flow.extra;
-        if self.medium_loses() {
+        let extra_rtt = flow.extra_rtt;
+        if self.is_lost_at_random() {
             return;
         }
         let backlog = self.free_at.saturating_sub(now);
@@ -451,10 +451,10 @@ impl World {
         let jitter = self.link.jitter.mul_f64(self.rng.f64());
         let arrival = (self.free_at + self.link.one_way + jitter).max(self.last_arrival);
         self.last_arrival = arrival;
-        self.schedule(arrival + extra, Event::Arrive(id, packet, marked));
+        self.schedule(arrival + extra_rtt, Event::Arrive(id, packet, marked));
     }
 
-    fn medium_loses(&mut self) -> bool {
+    fn is_lost_at_random(&mut self) -> bool {
         match self.link.loss {
             Loss::None => false,
             Loss::Random(share) => self.rng.f64() < share,
@@ -509,20 +509,20 @@ impl World {
                 continue;
             };
             let sent = &mut flow.sent[index as usize];
-            if sent.state == State::Gone {
+            if sent.state == State::Settled {
                 continue;
             }
-            sent.state = State::Gone;
+            sent.state = State::Settled;
             flow.in_flight -= sent.bytes;
             largest = Some(sent.at);
             flow.control
-                .on_ack(epoch + now, epoch + sent.at, sent.bytes, flow.limited);
+                .on_ack(epoch + now, epoch + sent.at, sent.bytes, flow.app_limited);
         }
         let Some(largest_sent) = largest else { return };
         flow.control.on_acks_end(epoch + now, flow.in_flight);
         flow.largest_acked = flow.largest_acked.max(packets.iter().max().copied());
         flow.on_rtt(now - largest_sent);
-        flow.timeouts = 0;
+        flow.pto_count = 0;
         self.detect_losses(id);
         let flow = &mut self.flows[id];
         if marked {
@@ -539,31 +539,31 @@ impl World {
         let Some(largest) = flow.largest_acked else {
             return;
         };
-        let too_old = flow.latest.max(flow.smoothed.unwrap_or_default()) * 9 / 8;
-        let persistent_after = flow.timeout() * 3;
+        let loss_delay = flow.latest_rtt.max(flow.smoothed_rtt.unwrap_or_default()) * 9 / 8;
+        let persistent_duration = flow.pto() * 3;
         let (mut bytes, mut last, mut run, mut persistent) = (0, None, None, false);
         for index in 0..=(largest.saturating_sub(flow.first) as usize) {
             let Some(sent) = flow.sent.get_mut(index) else {
                 break;
             };
             let packet = flow.first + index as u64;
-            if sent.state == State::Gone {
+            if sent.state == State::Settled {
                 run = None;
                 continue;
             }
-            if packet + 3 <= largest || now - sent.at >= too_old {
-                sent.state = State::Gone;
+            if packet + 3 <= largest || now - sent.at >= loss_delay {
+                sent.state = State::Settled;
                 bytes += sent.bytes;
                 last = Some(sent.at);
                 let start = *run.get_or_insert(sent.at);
-                persistent |= sent.at - start > persistent_after;
+                persistent |= sent.at - start > persistent_duration;
                 flow.lost += 1;
             }
         }
         while flow
             .sent
             .front()
-            .is_some_and(|sent| sent.state == State::Gone)
+            .is_some_and(|sent| sent.state == State::Settled)
         {
             flow.sent.pop_front();
             flow.first += 1;
@@ -576,49 +576,49 @@ impl World {
         }
     }
 
-    fn arm_loss_timer(&mut self, id: usize) {
+    fn arm_pto_timer(&mut self, id: usize) {
         let flow = &mut self.flows[id];
-        flow.loss_timer += 1;
+        flow.pto_timer += 1;
         if flow.in_flight == 0 {
             return;
         }
-        let timer = flow.loss_timer;
+        let timer = flow.pto_timer;
         // An early loss timer matters for the tail only, and the tail waits for the timeout here.
-        let at = self.now + flow.timeout() * 2u32.saturating_pow(flow.timeouts);
-        self.schedule(at, Event::LossTimer(id, timer));
+        let at = self.now + flow.pto() * 2u32.saturating_pow(flow.pto_count);
+        self.schedule(at, Event::PtoTimer(id, timer));
     }
 
-    fn loss_timeout(&mut self, id: usize) {
+    fn on_pto(&mut self, id: usize) {
         let flow = &mut self.flows[id];
-        flow.timeouts = (flow.timeouts + 1).min(6);
+        flow.pto_count = (flow.pto_count + 1).min(6);
         // A probe carries what was sent before; here it is one datagram more.
         flow.available = flow.available.saturating_sub(DATAGRAM);
         self.transmit(id, DATAGRAM);
-        self.arm_loss_timer(id);
+        self.arm_pto_timer(id);
     }
 }
 
 impl Flow {
-    fn new(control: Box<dyn Control>, source: Source, extra: Duration) -> Self {
+    fn new(control: Box<dyn Control>, source: Source, extra_rtt: Duration) -> Self {
         Self {
             control,
             source,
             available: 0,
-            feeds: 0,
-            extra,
+            source_changes: 0,
+            extra_rtt,
             sent: VecDeque::new(),
             first: 0,
             in_flight: 0,
             largest_acked: None,
-            smoothed: None,
-            variance: Duration::ZERO,
-            latest: Duration::ZERO,
-            limited: false,
-            tokens: 0.0,
+            smoothed_rtt: None,
+            rtt_var: Duration::ZERO,
+            latest_rtt: Duration::ZERO,
+            app_limited: false,
+            pacing_tokens: 0.0,
             paced_at: Duration::ZERO,
             pace_timer: 0,
-            loss_timer: 0,
-            timeouts: 0,
+            pto_timer: 0,
+            pto_count: 0,
             expected: 0,
             pending: Vec::new(),
             pending_mark: false,
@@ -628,22 +628,22 @@ impl Flow {
             lost: 0,
             sent_packets: 0,
             windows: Vec::new(),
-            competes: Vec::new(),
+            competing_since: Vec::new(),
         }
     }
 
     fn on_rtt(&mut self, rtt: Duration) {
-        self.latest = rtt;
-        if let Some(smoothed) = self.smoothed {
-            self.variance = (self.variance * 3 + smoothed.abs_diff(rtt)) / 4;
-            self.smoothed = Some((smoothed * 7 + rtt) / 8);
+        self.latest_rtt = rtt;
+        if let Some(smoothed_rtt) = self.smoothed_rtt {
+            self.rtt_var = (self.rtt_var * 3 + smoothed_rtt.abs_diff(rtt)) / 4;
+            self.smoothed_rtt = Some((smoothed_rtt * 7 + rtt) / 8);
         } else {
-            self.variance = rtt / 2;
-            self.smoothed = Some(rtt);
+            self.rtt_var = rtt / 2;
+            self.smoothed_rtt = Some(rtt);
         }
     }
 
-    fn timeout(&self) -> Duration {
-        self.smoothed.unwrap_or(Duration::from_millis(333)) + self.variance * 4 + ACK_DELAY
+    fn pto(&self) -> Duration {
+        self.smoothed_rtt.unwrap_or(Duration::from_millis(333)) + self.rtt_var * 4 + ACK_DELAY
     }
 }

@@ -2,26 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use towline_congestion::{Ack, DelayBounded};
+use towline_congestion::{Ack, DelayController};
 
 use crate::simulation::{Control, DATAGRAM};
 
 /// Ours, paced as quinn paces.
-pub(crate) struct Ours(pub(crate) DelayBounded);
+pub(crate) struct DelayFlow(pub(crate) DelayController);
 
 /// CUBIC as in RFC 9438, with `HyStart`, not paced: what a kernel sends with.
 pub(crate) struct TcpCubic {
     window: f64,
-    threshold: f64,
-    least: Duration,
-    plateau: f64,
-    start: f64,
-    reno: f64,
-    epoch: Option<Instant>,
-    recovery: Option<Instant>,
-    limited: bool,
+    ssthresh: f64,
+    min_rtt: Duration,
+    w_max: f64,
+    cwnd_epoch: f64,
+    w_est: f64,
+    epoch_start: Option<Instant>,
+    recovery_start: Option<Instant>,
+    app_limited: bool,
     round: Option<Instant>,
-    round_least: Duration,
+    round_min_rtt: Duration,
     samples: u32,
 }
 
@@ -29,8 +29,8 @@ pub(crate) struct TcpCubic {
 pub(crate) struct Bbr {
     delivered: u64,
     rates: Vec<f64>,
-    least: Duration,
-    least_at: Option<Instant>,
+    min_rtt: Duration,
+    min_rtt_at: Option<Instant>,
     round: Option<(Instant, u64)>,
     rounds: usize,
     full: (f64, u32),
@@ -40,54 +40,54 @@ pub(crate) struct Bbr {
 
 #[derive(PartialEq)]
 enum BbrPhase {
-    StartUp,
+    Startup,
     Drain,
-    Probe,
+    ProbeBandwidth,
     ProbeRtt(Instant),
 }
 
-pub(crate) fn ours() -> Box<Ours> {
-    Box::new(Ours(DelayBounded::new(DATAGRAM as u16)))
+pub(crate) fn delay_flow() -> Box<DelayFlow> {
+    Box::new(DelayFlow(DelayController::new(DATAGRAM as u16)))
 }
 
-pub(crate) fn cubic() -> Box<TcpCubic> {
+pub(crate) fn cubic_flow() -> Box<TcpCubic> {
     Box::new(TcpCubic {
         window: 10.0,
-        threshold: f64::MAX,
-        least: Duration::MAX,
-        plateau: 0.0,
-        start: 0.0,
-        reno: 0.0,
-        epoch: None,
-        recovery: None,
-        limited: false,
+        ssthresh: f64::MAX,
+        min_rtt: Duration::MAX,
+        w_max: 0.0,
+        cwnd_epoch: 0.0,
+        w_est: 0.0,
+        epoch_start: None,
+        recovery_start: None,
+        app_limited: false,
         round: None,
-        round_least: Duration::MAX,
+        round_min_rtt: Duration::MAX,
         samples: 0,
     })
 }
 
-pub(crate) fn bbr() -> Box<Bbr> {
+pub(crate) fn bbr_flow() -> Box<Bbr> {
     Box::new(Bbr {
         delivered: 0,
         rates: Vec::new(),
-        least: Duration::MAX,
-        least_at: None,
+        min_rtt: Duration::MAX,
+        min_rtt_at: None,
         round: None,
         rounds: 0,
         full: (0.0, 0),
-        phase: BbrPhase::StartUp,
+        phase: BbrPhase::Startup,
         in_flight: 0,
     })
 }
 
-impl Control for Ours {
+impl Control for DelayFlow {
     fn on_sent(&mut self, now: Instant) {
         self.0.on_sent(now);
     }
 
-    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool) {
-        self.0.on_ack(now, Ack { sent, bytes }, limited);
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool) {
+        self.0.on_ack(now, Ack { sent, bytes }, app_limited);
     }
 
     fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
@@ -120,73 +120,84 @@ impl Control for Ours {
 }
 
 impl TcpCubic {
-    const BETA: f64 = 0.7;
+    const BETA_CUBIC: f64 = 0.7;
     const C: f64 = 0.4;
 
     fn reduce(&mut self, now: Instant, sent: Instant) {
-        if self.recovery.is_some_and(|recovery| sent <= recovery) {
+        if self
+            .recovery_start
+            .is_some_and(|recovery_start| sent <= recovery_start)
+        {
             return;
         }
-        self.recovery = Some(now);
-        self.plateau = if self.window < self.plateau {
-            self.window * (1.0 + Self::BETA) / 2.0
+        self.recovery_start = Some(now);
+        self.w_max = if self.window < self.w_max {
+            self.window * (1.0 + Self::BETA_CUBIC) / 2.0
         } else {
             self.window
         };
-        self.window = (self.window * Self::BETA).max(2.0);
-        self.threshold = self.window;
-        self.epoch = None;
+        self.window = (self.window * Self::BETA_CUBIC).max(2.0);
+        self.ssthresh = self.window;
+        self.epoch_start = None;
     }
 
-    fn avoid(&mut self, now: Instant, acked: f64) {
-        let epoch = *self.epoch.get_or_insert(now);
-        if epoch == now {
-            self.start = self.window;
-            self.reno = self.window;
-            self.plateau = self.plateau.max(self.window);
+    fn grow(&mut self, now: Instant, acked: f64) {
+        let epoch_start = *self.epoch_start.get_or_insert(now);
+        if epoch_start == now {
+            self.cwnd_epoch = self.window;
+            self.w_est = self.window;
+            self.w_max = self.w_max.max(self.window);
         }
-        let k = ((self.plateau - self.start) / Self::C).cbrt();
-        let t = (now - epoch + self.least).as_secs_f64();
-        let target = Self::C * (t - k).powi(3) + self.plateau;
+        let k = ((self.w_max - self.cwnd_epoch) / Self::C).cbrt();
+        let t = (now - epoch_start + self.min_rtt).as_secs_f64();
+        let target = Self::C * (t - k).powi(3) + self.w_max;
         let target = target.clamp(self.window, 1.5 * self.window);
-        let alpha = if self.reno < self.plateau {
-            3.0 * (1.0 - Self::BETA) / (1.0 + Self::BETA)
+        let alpha = if self.w_est < self.w_max {
+            3.0 * (1.0 - Self::BETA_CUBIC) / (1.0 + Self::BETA_CUBIC)
         } else {
             1.0
         };
-        self.reno += alpha * acked / self.window;
-        self.window = (self.window + (target - self.window) / self.window * acked).max(self.reno);
+        self.w_est += alpha * acked / self.window;
+        self.window = (self.window + (target - self.window) / self.window * acked).max(self.w_est);
     }
 
     fn hystart(&mut self, now: Instant, sent: Instant, rtt: Duration) {
         if self.round.is_none_or(|round| sent >= round) {
             self.round = Some(now);
-            self.round_least = Duration::MAX;
+            self.round_min_rtt = Duration::MAX;
             self.samples = 0;
         }
-        self.round_least = self.round_least.min(rtt);
+        self.round_min_rtt = self.round_min_rtt.min(rtt);
         self.samples += 1;
-        let shows = (self.least / 8).clamp(Duration::from_millis(4), Duration::from_millis(16));
-        if self.samples >= 8 && self.window >= 16.0 && self.round_least > self.least + shows {
-            self.threshold = self.window;
+        let rtt_thresh =
+            (self.min_rtt / 8).clamp(Duration::from_millis(4), Duration::from_millis(16));
+        if self.samples >= 8
+            && self.window >= 16.0
+            && self.round_min_rtt > self.min_rtt + rtt_thresh
+        {
+            self.ssthresh = self.window;
         }
     }
 }
 
 impl Control for TcpCubic {
-    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool) {
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool) {
         let rtt = now - sent;
-        self.least = self.least.min(rtt);
-        self.limited = limited;
-        if limited || self.recovery.is_some_and(|recovery| sent <= recovery) {
+        self.min_rtt = self.min_rtt.min(rtt);
+        self.app_limited = app_limited;
+        if app_limited
+            || self
+                .recovery_start
+                .is_some_and(|recovery_start| sent <= recovery_start)
+        {
             return;
         }
         let acked = bytes as f64 / DATAGRAM as f64;
-        if self.window < self.threshold {
+        if self.window < self.ssthresh {
             self.window += acked;
             self.hystart(now, sent, rtt);
         } else {
-            self.avoid(now, acked);
+            self.grow(now, acked);
         }
     }
 
@@ -218,22 +229,22 @@ impl Bbr {
     }
 
     fn bdp(&self) -> f64 {
-        if self.least == Duration::MAX {
+        if self.min_rtt == Duration::MAX {
             return 10.0 * DATAGRAM as f64;
         }
-        (self.rate() * self.least.as_secs_f64()).max(4.0 * DATAGRAM as f64)
+        (self.rate() * self.min_rtt.as_secs_f64()).max(4.0 * DATAGRAM as f64)
     }
 
-    fn end_round(&mut self, now: Instant, began: (Instant, u64), limited: bool) {
+    fn end_round(&mut self, now: Instant, began: (Instant, u64), app_limited: bool) {
         let (start, delivered) = began;
         let rate = (self.delivered - delivered) as f64 / (now - start).as_secs_f64().max(1e-6);
         self.round = Some((now, self.delivered));
         self.rounds += 1;
-        if !limited || rate > self.rate() {
+        if !app_limited || rate > self.rate() {
             self.rates.insert(0, rate);
             self.rates.truncate(10);
         }
-        if self.phase == BbrPhase::StartUp {
+        if self.phase == BbrPhase::Startup {
             if self.rate() > self.full.0 * 1.25 {
                 self.full = (self.rate(), 0);
             } else {
@@ -247,35 +258,35 @@ impl Bbr {
 }
 
 impl Control for Bbr {
-    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool) {
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool) {
         let rtt = now - sent;
         let expired = self
-            .least_at
+            .min_rtt_at
             .is_some_and(|at| now - at > Duration::from_secs(10));
-        if rtt <= self.least || self.least_at.is_none() {
-            self.least = rtt;
-            self.least_at = Some(now);
+        if rtt <= self.min_rtt || self.min_rtt_at.is_none() {
+            self.min_rtt = rtt;
+            self.min_rtt_at = Some(now);
         } else if expired {
             self.phase = BbrPhase::ProbeRtt(now);
-            self.least = rtt;
-            self.least_at = Some(now);
+            self.min_rtt = rtt;
+            self.min_rtt_at = Some(now);
         }
         self.delivered += bytes;
         let began = *self.round.get_or_insert((now, self.delivered));
         if sent >= began.0 && now > began.0 {
-            self.end_round(now, began, limited);
+            self.end_round(now, began, app_limited);
         }
     }
 
     fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
         self.in_flight = in_flight;
         if self.phase == BbrPhase::Drain && in_flight as f64 <= self.bdp() {
-            self.phase = BbrPhase::Probe;
+            self.phase = BbrPhase::ProbeBandwidth;
         }
         if let BbrPhase::ProbeRtt(since) = self.phase
-            && now - since > Duration::from_millis(200) + self.least
+            && now - since > Duration::from_millis(200) + self.min_rtt
         {
-            self.phase = BbrPhase::Probe;
+            self.phase = BbrPhase::ProbeBandwidth;
         }
     }
 
@@ -285,7 +296,7 @@ impl Control for Bbr {
 
     fn window(&self) -> u64 {
         let gain = match self.phase {
-            BbrPhase::StartUp => 2.885,
+            BbrPhase::Startup => 2.885,
             BbrPhase::ProbeRtt(_) => return 4 * DATAGRAM + 1,
             _ => 2.0,
         };
@@ -298,9 +309,9 @@ impl Control for Bbr {
         }
         const CYCLE: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
         let gain = match self.phase {
-            BbrPhase::StartUp => 2.885,
+            BbrPhase::Startup => 2.885,
             BbrPhase::Drain => 1.0 / 2.885,
-            BbrPhase::Probe => CYCLE[self.rounds % 8],
+            BbrPhase::ProbeBandwidth => CYCLE[self.rounds % 8],
             BbrPhase::ProbeRtt(_) => 1.0,
         };
         (self.rate() * gain).max(1.0)
