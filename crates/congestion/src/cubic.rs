@@ -11,6 +11,9 @@ const C: f64 = 0.4;
 /// Increase that makes Reno's average with this decrease (§4.3).
 const ALPHA_CUBIC: f64 = 3.0 * (1.0 - BETA_CUBIC) / (1.0 + BETA_CUBIC);
 
+/// The largest target within one RTT, as a multiple of the window (§4.2).
+const MAX_TARGET_FACTOR: f64 = 1.5;
+
 /// A window between two losses; lengths in bytes, so that they hold for datagrams of any size.
 #[derive(Debug, Clone)]
 pub(super) struct Cubic {
@@ -52,7 +55,8 @@ impl Cubic {
         let c = C * datagram;
         let k = ((self.w_max - self.cwnd_epoch) / c).cbrt();
         let t = (self.age(now) + rtt).as_secs_f64();
-        let target = (c * (t - k).powi(3) + self.w_max).clamp(self.window, 1.5 * self.window);
+        let target =
+            (c * (t - k).powi(3) + self.w_max).clamp(self.window, MAX_TARGET_FACTOR * self.window);
         let alpha = if self.w_est < self.w_max {
             ALPHA_CUBIC
         } else {

@@ -63,6 +63,18 @@ const LOSS_ALLOWANCE_DATAGRAMS: u64 = 4;
 /// A step is a sixteenth of the window at most, or so many datagrams.
 const MAX_STEP_DATAGRAMS: u64 = 8;
 
+/// The largest step, as a divisor of the window.
+const MAX_STEP_DIVISOR: u64 = 16;
+
+/// The first step after slow start or a change of the route, as a divisor of the window.
+const INITIAL_STEP_DIVISOR: u64 = 32;
+
+/// Losses above the random ones are an overflow from this part of the target delay on.
+const OVERFLOW_QUEUE_DIVISOR: u32 = 2;
+
+/// What one cut because of losses takes at most, as a divisor of the window.
+const MAX_LOSS_CUT_DIVISOR: u64 = 2;
+
 /// How long to compete at most before the drain is tried again.
 const DRAIN_TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -268,7 +280,7 @@ impl DelayController {
         let queue_delay = ended.queue_delay(self.path.min_rtt());
         let congested = ended.marked
             || ended.excess_loss
-            || (ended.above_random_loss && queue_delay > target / 2);
+            || (ended.above_random_loss && queue_delay > target / OVERFLOW_QUEUE_DIVISOR);
         if !ended.is_app_limited() && queue_delay > target {
             let cubic = Cubic::new(now, self.window);
             let drain = avoidance.cut(self.datagram, cubic);
@@ -278,7 +290,7 @@ impl DelayController {
         {
             self.cut(now, ended, Drain::new(self.datagram));
         } else if ended.window_utilized {
-            let max_step = (self.window / 16).max(MAX_STEP_DATAGRAMS * self.datagram);
+            let max_step = (self.window / MAX_STEP_DIVISOR).max(MAX_STEP_DATAGRAMS * self.datagram);
             self.window += avoidance.take_step(queue_delay, target, (self.datagram, max_step));
         }
     }
@@ -298,7 +310,7 @@ impl DelayController {
         let mut window = (self.window as f64 * factor) as u64;
         if ended.excess_loss {
             // A path that became much narrower is followed at once.
-            window = window.min(self.path.bdp().max(self.window / 2));
+            window = window.min(self.path.bdp().max(self.window / MAX_LOSS_CUT_DIVISOR));
             self.path.halve_losses();
         }
         self.window = window.max(self.min_window());
@@ -315,7 +327,7 @@ impl DelayController {
                 self.window = cubic.window().max(self.min_window());
                 self.path.on_route(now, ended.min_rtt());
                 self.phase = Phase::CongestionAvoidance(CongestionAvoidance::new(
-                    (self.window / 32).max(self.datagram),
+                    (self.window / INITIAL_STEP_DIVISOR).max(self.datagram),
                 ));
             }
             Outcome::CompetingFlow(cubic) => {
@@ -330,7 +342,7 @@ impl DelayController {
             return;
         };
         self.window = slow_start.exit_window(self.window).max(self.min_window());
-        let step = (self.window / 32).max(self.datagram);
+        let step = (self.window / INITIAL_STEP_DIVISOR).max(self.datagram);
         self.phase = Phase::Drain(Drain::new(step));
         self.recovery_start = Some(now);
     }

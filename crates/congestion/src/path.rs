@@ -30,6 +30,27 @@ const MAX_RTT_TARGET: Duration = Duration::from_millis(50);
 /// Below, a queue cannot be told from the bursts that we send.
 const MIN_OVERFLOW_TARGET: Duration = Duration::from_millis(2);
 
+/// The part of the minimum RTT that the target delay is.
+const TARGET_RTT_DIVISOR: u32 = 4;
+
+/// The constant part of the target delay.
+const BASE_TARGET: Duration = Duration::from_millis(4);
+
+/// The part of an overflow delay that the target delay is.
+const OVERFLOW_TARGET_DIVISOR: u32 = 2;
+
+/// Datagrams whose serialization is added to the target delay.
+const TARGET_DATAGRAMS: u32 = 4;
+
+/// A queue delay below this part of its target counts as none.
+pub(super) const EMPTY_QUEUE_DIVISOR: u32 = 4;
+
+/// An overflow loses more than this.
+const OVERFLOW_DATAGRAMS: u64 = 3;
+
+/// A round gives a rate sample if it took this part of the minimum RTT.
+const RATE_SAMPLE_RTT_DIVISOR: u32 = 2;
+
 /// Measurements of one path.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Path {
@@ -85,7 +106,7 @@ impl Path {
     /// A round trip ended.
     pub(super) fn on_round(&mut self, now: Instant, ended: &mut Round, datagram: u64) {
         // One that was cut short tells of a burst, not of the path.
-        if ended.duration >= self.min_rtt() / 2 {
+        if ended.duration >= self.min_rtt() / RATE_SAMPLE_RTT_DIVISOR {
             self.on_round_rate(ended);
         }
         self.serialization = match self.rates.iter().copied().max() {
@@ -116,16 +137,17 @@ impl Path {
         let (acked, lost) = self.random_loss;
         let expected = ended.acked() as f64 * lost as f64 / acked.max(1) as f64;
         ended.above_random_loss = ended.lost_since_cut as f64 > OVERFLOW_LOSS_RATIO * expected;
-        let overflowed = ended.above_random_loss && ended.lost_since_cut > 3 * datagram;
-        if (overflowed || ended.marked) && queue_delay >= self.target() / 4 {
+        let overflowed =
+            ended.above_random_loss && ended.lost_since_cut > OVERFLOW_DATAGRAMS * datagram;
+        if (overflowed || ended.marked) && queue_delay >= self.target() / EMPTY_QUEUE_DIVISOR {
             self.overflow_rtt = Some((ended.last_rtt(), now));
         }
-        if queue_delay < self.target() / 4 {
+        if queue_delay < self.target() / EMPTY_QUEUE_DIVISOR {
             self.random_loss = (
                 acked - acked / LOSS_DECAY_DIVISOR + ended.acked(),
                 lost - lost / LOSS_DECAY_DIVISOR + ended.lost_since_cut,
             );
-        } else if ended.above_random_loss && ended.lost_since_cut > 3 * datagram {
+        } else if ended.above_random_loss && ended.lost_since_cut > OVERFLOW_DATAGRAMS * datagram {
             self.overflow_delay = Some((queue_delay, now));
         } else if self
             .overflow_delay
@@ -147,11 +169,11 @@ impl Path {
 
     /// The delay that our part of a queue may make.
     pub(super) fn target(&self) -> Duration {
-        let rtt_target = (self.min_rtt() / 4).min(MAX_RTT_TARGET) + Duration::from_millis(4);
+        let rtt_target = (self.min_rtt() / TARGET_RTT_DIVISOR).min(MAX_RTT_TARGET) + BASE_TARGET;
         let overflow_target = self.overflow_delay.map_or(rtt_target, |(queue_delay, _)| {
-            (queue_delay / 2).max(MIN_OVERFLOW_TARGET)
+            (queue_delay / OVERFLOW_TARGET_DIVISOR).max(MIN_OVERFLOW_TARGET)
         });
-        rtt_target.min(overflow_target) + self.serialization * 4
+        rtt_target.min(overflow_target) + self.serialization * TARGET_DATAGRAMS
     }
 
     /// Bytes that keep the path busy without a queue.

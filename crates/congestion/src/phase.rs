@@ -3,12 +3,47 @@
 use std::time::{Duration, Instant};
 
 use crate::cubic::Cubic;
-use crate::path::Path;
+use crate::path::{EMPTY_QUEUE_DIVISOR, Path};
 use crate::round::Round;
 
-/// Bounds of the delay that ends a start-up, of which an eighth of the least round trip is taken
-/// (RFC 9406 §4.3).
-const RTT_THRESH: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(16));
+/// Lower bound of the queue delay that ends slow start (RFC 9406 §4.3).
+const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
+
+/// Upper bound of the queue delay that ends slow start (RFC 9406 §4.3).
+const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
+
+/// The part of the minimum RTT that ends slow start (RFC 9406 §4.3).
+const MIN_RTT_DIVISOR: u32 = 8;
+
+/// The part of that delay from which growth is conservative.
+const CSS_THRESH_DIVISOR: u32 = 3;
+
+/// Slows the growth of conservative slow start (RFC 9406 §4.3).
+const CSS_GROWTH_DIVISOR: u64 = 4;
+
+/// The part of the window whose loss ends slow start.
+const SLOW_START_LOSS_DIVISOR: u64 = 8;
+
+/// The same in conservative slow start.
+const CSS_LOSS_DIVISOR: u64 = 32;
+
+/// What slow start leaves of the window at its end.
+const SLOW_START_EXIT_DIVISOR: u64 = 2;
+
+/// How a step grows while the queue is empty.
+const STEP_GROWTH_EMPTY: (u64, u64) = (3, 2);
+
+/// How a step grows while the queue is short.
+const STEP_GROWTH_SHORT: (u64, u64) = (5, 4);
+
+/// How a step grows near the target delay.
+const STEP_GROWTH_NEAR_TARGET: (u64, u64) = (11, 10);
+
+/// A queue delay below this part of its target is short.
+const SHORT_QUEUE_DIVISOR: u32 = 2;
+
+/// The part of the target delay by which a queue has to shrink to be called shorter.
+const QUEUE_FALL_DIVISOR: u32 = 4;
 
 /// Cuts without effect, after the first, by which a queue is known to be somebody else's.
 const MAX_INEFFECTIVE_CUTS: u32 = 2;
@@ -105,7 +140,7 @@ impl SlowStart {
     /// What acknowledged bytes add: a quarter while a queue shows (RFC 9406 §4.2).
     pub(super) fn growth(&self, acked: u64) -> u64 {
         if self.css_window.is_some() {
-            acked / 4
+            acked / CSS_GROWTH_DIVISOR
         } else {
             acked
         }
@@ -118,8 +153,8 @@ impl SlowStart {
         min_rtt: Duration,
         window: u64,
     ) -> bool {
-        let threshold = (min_rtt / 8).clamp(RTT_THRESH.0, RTT_THRESH.1);
-        if queue_delay < threshold / 3 {
+        let threshold = (min_rtt / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
+        if queue_delay < threshold / CSS_THRESH_DIVISOR {
             self.css_window = None;
         } else {
             self.css_window.get_or_insert(window);
@@ -129,13 +164,18 @@ impl SlowStart {
 
     /// The part of a window whose loss ends the start-up.
     pub(super) fn loss_tolerance(&self, window: u64) -> u64 {
-        window / if self.css_window.is_some() { 32 } else { 8 }
+        window
+            / if self.css_window.is_some() {
+                CSS_LOSS_DIVISOR
+            } else {
+                SLOW_START_LOSS_DIVISOR
+            }
     }
 
     /// What is left of a window: when a queue first showed, twice as much was on its way as had
     /// made it a round trip before.
     pub(super) fn exit_window(&self, window: u64) -> u64 {
-        self.css_window.unwrap_or(window) / 2
+        self.css_window.unwrap_or(window) / SLOW_START_EXIT_DIVISOR
     }
 }
 
@@ -162,7 +202,7 @@ impl CongestionAvoidance {
 
     /// Whether the queue became shorter although this window grew: others make room.
     pub(super) fn queue_fell(&self, queue_delay: Duration, target: Duration) -> bool {
-        queue_delay + target / 4 < self.last_queue_delay
+        queue_delay + target / QUEUE_FALL_DIVISOR < self.last_queue_delay
     }
 
     /// What to add now. The next step is larger beside an empty queue, and little so beside a full
@@ -174,12 +214,12 @@ impl CongestionAvoidance {
         bounds: (u64, u64),
     ) -> u64 {
         let added = self.step;
-        let (numerator, denominator) = if queue_delay < target / 4 {
-            (3, 2)
-        } else if queue_delay < target / 2 {
-            (5, 4)
+        let (numerator, denominator) = if queue_delay < target / EMPTY_QUEUE_DIVISOR {
+            STEP_GROWTH_EMPTY
+        } else if queue_delay < target / SHORT_QUEUE_DIVISOR {
+            STEP_GROWTH_SHORT
         } else {
-            (11, 10)
+            STEP_GROWTH_NEAR_TARGET
         };
         self.step = (added * numerator)
             .div_ceil(denominator)
@@ -256,7 +296,7 @@ impl Drain {
         let min_rtt = path.min_rtt();
         let drained = self.cubic.is_none()
             || ended.is_app_limited()
-            || ended.min_rtt().saturating_sub(min_rtt) <= path.target() / 4;
+            || ended.min_rtt().saturating_sub(min_rtt) <= path.target() / EMPTY_QUEUE_DIVISOR;
         if drained
             && min_rtt + (min_rtt / HIDDEN_QUEUE_DIVISOR).max(HIDDEN_QUEUE_NOISE)
                 < self.min_rtt_at_cut

@@ -7,6 +7,12 @@ use crate::Ack;
 /// Packets whose least round-trip time tells a queue from jitter (RFC 9406 §4.2).
 const N_RTT_SAMPLE: u32 = 8;
 
+/// Quarters of the window that have to be in flight for it to count as utilized.
+const UTILIZED_QUARTERS: u64 = 3;
+
+/// Datagrams that may be missing from a window that is in flight as a whole.
+const UTILIZATION_SLACK_DATAGRAMS: u64 = 2;
+
 /// One round trip, under way or ended.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Round {
@@ -72,8 +78,8 @@ impl Round {
     /// The packets of one acknowledgement are all told.
     pub(super) fn on_acks_end(&mut self, in_flight: u64, window: u64, datagram: u64) -> Batch {
         let bytes = std::mem::take(&mut self.batch);
-        let utilized = in_flight + bytes + 2 * datagram;
-        let window_utilized = !self.batch_app_limited && utilized >= window / 4 * 3;
+        let utilized = in_flight + bytes + UTILIZATION_SLACK_DATAGRAMS * datagram;
+        let window_utilized = !self.batch_app_limited && utilized >= window / 4 * UTILIZED_QUARTERS;
         self.acked += bytes;
         self.window_utilized |= window_utilized;
         if self.batch_app_limited {

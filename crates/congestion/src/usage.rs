@@ -5,6 +5,12 @@ use std::time::{Duration, Instant};
 /// After so long without use, a window is not relied on; single spells of use count for twice that.
 const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The part of the window whose use keeps it valid.
+const USED_DIVISOR: u64 = 4;
+
+/// What is kept of an unused window, as a multiple of what was in flight.
+const KEPT_FACTOR: u64 = 2;
+
 /// The largest flights of this spell and of the one before, in bytes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Usage {
@@ -35,8 +41,8 @@ impl Usage {
         self.latest?;
         self.rotate(now);
         let in_flight = self.max_in_flight[0].max(self.max_in_flight[1]);
-        let reduced = initial.max(2 * in_flight);
-        (in_flight < window / 4 && reduced < window).then_some(reduced)
+        let reduced = initial.max(KEPT_FACTOR * in_flight);
+        (in_flight < window / USED_DIVISOR && reduced < window).then_some(reduced)
     }
 
     fn rotate(&mut self, now: Instant) {
