@@ -1,20 +1,21 @@
-//! The window of CUBIC (RFC 9438), for as long as we share a queue with it.
+//! The window function of CUBIC (RFC 9438), used in the competitive state. Section numbers refer
+//! to that RFC.
 
 use std::time::{Duration, Instant};
 
-/// Multiplicative decrease (§4.6).
+/// Multiplicative decrease factor, `beta_cubic` (§4.6).
 const BETA_CUBIC: f64 = 0.7;
 
-/// Scale of the curve, in datagrams per second cubed (§5.1).
+/// Scale of the cubic function, in datagrams per second cubed (§5.1).
 const C: f64 = 0.4;
 
-/// Increase that makes Reno's average with this decrease (§4.3).
+/// Additive increase factor that gives the mean window of Reno at this decrease factor (§4.3).
 const ALPHA_CUBIC: f64 = 3.0 * (1.0 - BETA_CUBIC) / (1.0 + BETA_CUBIC);
 
-/// The largest target within one RTT, as a multiple of the window (§4.2).
+/// Upper bound of the target, as a multiple of the window (§4.2).
 const MAX_TARGET_FACTOR: f64 = 1.5;
 
-/// A window between two losses; lengths in bytes, so that they hold for datagrams of any size.
+/// A CUBIC window and its epoch. Windows are in bytes, so that the datagram size may change.
 #[derive(Debug, Clone)]
 pub(super) struct Cubic {
     epoch_start: Instant,
@@ -27,7 +28,7 @@ pub(super) struct Cubic {
 // === impl Cubic ===
 
 impl Cubic {
-    /// Goes on from a window, as if it had been the plateau.
+    /// Starts an epoch at `window` with `w_max` equal to it.
     pub(super) fn new(now: Instant, window: u64) -> Self {
         let window = window as f64;
         Self {
@@ -39,17 +40,17 @@ impl Cubic {
         }
     }
 
-    /// How long ago the last loss was.
+    /// Time since the epoch started, which is the time of the latest loss.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.epoch_start)
     }
 
-    /// The window.
+    /// The window in bytes.
     pub(super) fn window(&self) -> u64 {
         self.window as u64
     }
 
-    /// So many bytes were acknowledged while the window was in use.
+    /// Grows the window after `acked` bytes were acknowledged while the window was utilized.
     pub(super) fn grow(&mut self, now: Instant, rtt: Duration, acked: u64, datagram: u64) {
         let (acked, datagram) = (acked as f64, datagram as f64);
         let c = C * datagram;
@@ -67,16 +68,16 @@ impl Cubic {
         self.window = self.window.max(self.w_est);
     }
 
-    /// Packets were lost: a new curve, below the window, but not below `min_window`.
+    /// Starts a new epoch after a loss; the window is reduced, but not below `min_window` bytes.
     pub(super) fn on_loss(&mut self, now: Instant, min_window: u64) {
-        // Fast convergence (§4.7) leaves room to newcomers.
+        // Fast convergence (§4.7): release bandwidth to new flows.
         self.w_max = if self.window < self.w_max {
             self.window * (1.0 + BETA_CUBIC) / 2.0
         } else {
             self.window
         };
         self.cwnd_epoch = (self.window * BETA_CUBIC).max(min_window as f64);
-        // The floor may be above: then nothing has to be found again.
+        // The minimum window may be above the maximum; then there is no window to return to.
         self.w_max = self.w_max.max(self.cwnd_epoch);
         self.window = self.cwnd_epoch;
         self.w_est = self.cwnd_epoch;
@@ -96,7 +97,7 @@ mod tests {
             cubic.on_loss(now, 2 * 1200);
         }
         assert_eq!(cubic.window(), 2 * 1200);
-        // A floor that rises, with the size of a datagram, is a new plateau.
+        // A minimum window that rises with the datagram size becomes the new maximum.
         cubic.on_loss(now, 2 * 16_368);
         assert_eq!(cubic.window(), 2 * 16_368);
         cubic.grow(now, Duration::from_millis(40), 2 * 16_368, 16_368);

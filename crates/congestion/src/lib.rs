@@ -1,31 +1,6 @@
-//! How much a session may have on its way: bounded in delay, tolerant of loss, polite beside TCP.
+//! Delay-based congestion controller without I/O.
 //!
-//! The pure half of a congestion controller: it is told of acknowledgements, losses and marks, with
-//! the time, and answers [`DelayController::window`]. One decision is made per round trip. The rules:
-//!
-//! - **Start-up** doubles each round trip, and ends when the queue shows ([`HyStart++`], RFC 9406),
-//!   not when it overflows.
-//! - **Grow.** The window grows in steps that rise while the queue is empty and hardly rise near
-//!   its target: a quarter of the least round trip and 4 ms, or half of what overflowed before.
-//!   Steps depend on the delay, which all who share a queue see alike, and cuts are proportional:
-//!   so shares converge. Who sees the queue fall while growing cuts along with whoever did.
-//! - **Drain.** Above the target, or where packets are lost or marked while a queue stands, the
-//!   window is cut by what the queue holds. A cut that drains costs no throughput, and shows the
-//!   least round trip to everybody who shares the path, newcomers included. A cut that finds a
-//!   lower one than was known is followed by another: a queue had been taken for the path.
-//! - **Reroute.** A cut to half that does not change the round trip at all had no queue to drain:
-//!   the route is longer now, and the window before the cuts is restored. Unless a queue was seen
-//!   full lately at a longer round trip: that one stands, and our share is too small to show.
-//! - **Compete.** A queue that shrinks but does not drain is kept by somebody who does not mind
-//!   delay. Then the window before the cuts is restored and follows CUBIC (RFC 9438) from there, no
-//!   better and no worse than the rival; each loss is an occasion to try the drain again.
-//! - **Loss** without a queue is taken for the medium's, up to 5 % of the recent round trips; beyond,
-//!   it is a cut. Persistent congestion (RFC 9002 §7.6) starts over from the minimum window.
-//! - **Unused.** A window of which less than a quarter was used for ten seconds becomes twice what
-//!   was used, or the initial one, before the next burst, and starts up again (cf. RFC 7661).
-//! - A round trip in which there was too little to send decides nothing.
-//!
-//! [`HyStart++`]: https://www.rfc-editor.org/rfc/rfc9406
+#![doc = include_str!("../README.md")]
 
 use std::time::{Duration, Instant};
 
@@ -45,52 +20,53 @@ mod cubic;
 
 mod usage;
 
-/// Datagrams that may be sent before anything is known of the path.
+/// Initial window, in datagrams.
 pub const INITIAL_DATAGRAMS: u64 = 32;
 
-/// The least window, in datagrams (RFC 9002 §7.2).
+/// Minimum window, in datagrams (RFC 9002 §7.2).
 const MIN_DATAGRAMS: u64 = 2;
 
-/// What a cut leaves at most if packets were marked, or lost beyond what is tolerated.
+/// Largest factor of a cut after ECN marks or more loss than is tolerated.
 const CONGESTION_MAX_FACTOR: f64 = 0.85;
 
-/// What a cut leaves below the measured path, so that the queue is empty for a moment.
+/// Leaves the window below the measured path, so that the queue is empty for a moment.
 const DRAIN_FACTOR: f64 = 0.97;
 
-/// Lost datagrams that prove nothing: a small window loses 3 % by bad luck.
+/// Lost datagrams that are no reason to act. A small window loses 3 % by chance.
 const LOSS_ALLOWANCE_DATAGRAMS: u64 = 4;
 
-/// A step is a sixteenth of the window at most, or so many datagrams.
+/// Largest step of congestion avoidance in datagrams, if this is more than the part of the window.
 const MAX_STEP_DATAGRAMS: u64 = 8;
 
-/// The largest step, as a divisor of the window.
+/// Largest step of congestion avoidance, as a divisor of the window.
 const MAX_STEP_DIVISOR: u64 = 16;
 
-/// The first step after slow start or a change of the route, as a divisor of the window.
+/// First step after slow start or a route change, as a divisor of the window.
 const INITIAL_STEP_DIVISOR: u64 = 32;
 
-/// Losses above the random ones are an overflow from this part of the target delay on.
+/// Queue delay from which loss above the random loss is a reason to cut, as a divisor of the
+/// target.
 const OVERFLOW_QUEUE_DIVISOR: u32 = 2;
 
-/// What one cut because of losses takes at most, as a divisor of the window.
+/// Limit of what one cut because of losses takes, as a divisor of the window.
 const MAX_LOSS_CUT_DIVISOR: u64 = 2;
 
-/// How long to compete at most before the drain is tried again.
+/// Time in the competitive state without a loss, after which a trial cut is made.
 const DRAIN_TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// No round trip is shorter, where lengths are divided.
+/// Lower bound of an RTT that is used as a divisor.
 const RTT_FLOOR: Duration = Duration::from_nanos(1);
 
-/// An acknowledged packet.
+/// One acknowledged packet.
 #[derive(Debug, Clone, Copy)]
 pub struct Ack {
-    /// When the packet was sent.
+    /// Time at which the packet was sent.
     pub sent: Instant,
-    /// Its size.
+    /// Size of the packet in bytes.
     pub bytes: u64,
 }
 
-/// A congestion window for one path; see the module.
+/// The congestion controller of one path. The documentation of the crate describes its states.
 #[derive(Debug, Clone)]
 pub struct DelayController {
     datagram: u64,
@@ -99,14 +75,16 @@ pub struct DelayController {
     path: Path,
     round: Round,
     usage: Usage,
-    /// Losses of what was sent until then are answered.
+    /// Losses and marks of packets sent up to this time belong to a cut that was made already.
     recovery_start: Option<Instant>,
 }
 
-// === impl DelayBounded ===
+// === impl DelayController ===
 
 impl DelayController {
-    /// A new path, with datagrams of so many bytes.
+    /// Creates the controller of a new path, in slow start with the initial window.
+    ///
+    /// `datagram` is the size of a datagram in bytes; 0 is taken as 1.
     #[must_use]
     pub fn new(datagram: u16) -> Self {
         let datagram = u64::from(datagram).max(1);
@@ -121,25 +99,27 @@ impl DelayController {
         }
     }
 
-    /// Bytes that may be on their way unacknowledged; never less than two datagrams.
+    /// The congestion window: the bytes that may be in flight. At least two datagrams.
     #[must_use]
     pub fn window(&self) -> u64 {
         self.window
     }
 
-    /// Whether the window still doubles, for the path has shown no end.
+    /// Whether the controller is in slow start.
     #[must_use]
     pub fn is_in_slow_start(&self) -> bool {
         matches!(self.phase, Phase::SlowStart(_))
     }
 
-    /// Whether the window follows CUBIC, because a queue stands that is not ours.
+    /// Whether the controller is in the competitive state, in which the window follows CUBIC.
     #[must_use]
     pub fn is_competing(&self) -> bool {
         matches!(self.phase, Phase::Competitive(_))
     }
 
-    /// Something was just sent, or is about to be: a window that was not used for long is old.
+    /// Reports that a packet is about to be sent or was just sent.
+    ///
+    /// Reduces a window that was not used for a long time, before it is sent as one burst.
     pub fn on_sent(&mut self, now: Instant) {
         let initial = INITIAL_DATAGRAMS * self.datagram;
         if let Some(reduced) = self.usage.reduced_window(now, self.window, initial) {
@@ -147,14 +127,17 @@ impl DelayController {
         }
     }
 
-    /// One packet was acknowledged; `app_limited` if there was too little to send before.
+    /// Reports one acknowledged packet. `app_limited` tells that the application had too little
+    /// data to fill the window.
+    ///
+    /// Each acknowledgement frame is one or more calls, followed by one of [`Self::on_acks_end`].
     pub fn on_ack(&mut self, now: Instant, ack: Ack, app_limited: bool) {
         let rtt = now.saturating_duration_since(ack.sent);
         self.path.on_rtt(now, rtt);
         self.round.on_ack(now, ack, rtt, app_limited);
     }
 
-    /// All packets of one acknowledgement are told; `in_flight` bytes remain.
+    /// Reports the end of an acknowledgement frame, with the bytes that are still in flight.
     pub fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
         let min_rtt = self.path.min_rtt();
         let min_window = self.min_window();
@@ -172,7 +155,8 @@ impl DelayController {
                 if batch.window_utilized {
                     self.window += slow_start.growth(batch.bytes);
                 }
-                // A packet alone is acknowledged late: that is no queue.
+                // A receiver may delay the acknowledgement of a single packet (ACK delay), which
+                // looks like a queue.
                 if !self.round.is_app_limited()
                     && queue_delay.is_some_and(|queue_delay| {
                         slow_start.on_queue_delay(queue_delay, min_rtt, self.window)
@@ -182,14 +166,15 @@ impl DelayController {
                     round_ended = false;
                 }
             }
-            // Who shares the queue sees the same at the same time: nobody is left behind to grow.
+            // All flows in a queue see the target exceeded at the same time. To cut at once keeps
+            // a flow with a longer RTT from growing while the others cut.
             Phase::CongestionAvoidance(_) if !self.round.is_app_limited() => {
                 round_ended |=
                     queue_delay.is_some_and(|queue_delay| queue_delay > self.path.target());
             }
             Phase::Competitive(cubic) if batch.window_utilized => {
                 cubic.grow(now, min_rtt, batch.bytes, self.datagram);
-                // Datagrams may have become larger since the loss.
+                // The datagram size may have grown since the loss.
                 self.window = cubic.window().max(min_window);
             }
             _ => {}
@@ -199,7 +184,7 @@ impl DelayController {
         }
     }
 
-    /// Bytes were lost; the last of them was sent at `sent`.
+    /// Reports `bytes` of lost packets; the last of them was sent at `sent`.
     pub fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64) {
         let in_recovery = self.recovery_start.is_some_and(|start| sent <= start);
         self.round.on_loss(bytes, in_recovery);
@@ -216,25 +201,26 @@ impl DelayController {
         }
     }
 
-    /// A queue told of itself (ECN), about packets sent until `sent`.
+    /// Reports an ECN mark (CE) on packets sent up to `sent`.
     pub fn on_mark(&mut self, sent: Instant) {
         if self.recovery_start.is_none_or(|start| sent > start) {
             self.round.on_mark();
         }
     }
 
-    /// All that was sent for several timeouts is lost (RFC 9002 §7.6): the path may be another.
+    /// Reports persistent congestion (RFC 9002 §7.6): slow start begins with the minimum window,
+    /// and all measurements of the path are discarded.
     pub fn on_persistent_congestion(&mut self, now: Instant) {
         self.restart(now, self.min_window());
     }
 
-    /// The path takes datagrams of another size.
+    /// Reports a new size of datagrams in bytes; 0 is taken as 1. The minimum window follows it.
     pub fn on_datagram_size(&mut self, datagram: u16) {
         self.datagram = u64::from(datagram).max(1);
         self.window = self.window.max(self.min_window());
     }
 
-    /// The start-up is over, in the middle of a round trip.
+    /// Leaves slow start before the round ends.
     fn end_round_early(&mut self, now: Instant) {
         self.close_round(now);
         self.exit_slow_start(now);
@@ -295,7 +281,7 @@ impl DelayController {
         }
     }
 
-    /// Takes out of the window what the queue holds.
+    /// Cuts the window by the content of the queue and waits in the drain state for the effect.
     fn cut(&mut self, now: Instant, ended: &Round, drain: Drain) {
         let min_rtt = self.path.min_rtt();
         let rtt = ended.last_rtt().max(min_rtt).max(RTT_FLOOR);
@@ -309,7 +295,7 @@ impl DelayController {
             (DRAIN_FACTOR * min_rtt.div_duration_f64(rtt)).clamp(floor, ceiling.min(max_factor));
         let mut window = (self.window as f64 * factor) as u64;
         if ended.excess_loss {
-            // A path that became much narrower is followed at once.
+            // Follows at once when the path has become much narrower.
             window = window.min(self.path.bdp().max(self.window / MAX_LOSS_CUT_DIVISOR));
             self.path.halve_losses();
         }
@@ -347,13 +333,13 @@ impl DelayController {
         self.recovery_start = Some(now);
     }
 
-    /// Forgets the path, and starts up from this window.
+    /// Discards all measurements of the path and starts slow start from `window` bytes.
     fn restart(&mut self, now: Instant, window: u64) {
         *self = Self {
             window,
             recovery_start: Some(now),
             datagram: self.datagram,
-            // What was used is a fact of the sender, not of the path.
+            // The use of the window depends on the sender, not on the path.
             usage: std::mem::take(&mut self.usage),
             ..Self::new(0)
         };

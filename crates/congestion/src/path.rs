@@ -1,93 +1,95 @@
-//! What is known of a path: the least round trip, the delivery rate and the loss of late.
+//! Measurements of a path: minimum RTT, delivery rate, loss and queue overflows.
 
 use std::time::{Duration, Instant};
 
 use crate::round::Round;
 
-/// How long a least round-trip time holds at least half of: the route may have changed.
+/// Time for which a minimum RTT is valid. A limit is needed because the route may change.
 const MIN_RTT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A least round-trip time holds for so many round trips, too: long paths are drained rarely.
+/// The same in round trips, if this is longer: long paths drain their queue rarely.
 const MIN_RTT_ROUNDS: u32 = 40;
 
-/// Round trips over which the largest delivery rate is taken.
+/// Rounds over which the maximum delivery rate is taken.
 const RATE_ROUNDS: usize = 10;
 
-/// The part of the recent past that one round trip replaces, in the account of losses.
+/// Decay of the moving averages of losses per round, as a divisor.
 const LOSS_DECAY_DIVISOR: u64 = 8;
 
-/// Loss that is taken for the medium's, as one in so many: 5 %.
+/// Tolerated rate of random loss, as a divisor of the bytes sent: 5 %.
 ///
-/// A medium that loses 3 % loses more in many a second.
+/// A link with a mean loss of 3 % loses more in many seconds.
 const TOLERATED_LOSS_DIVISOR: u64 = 20;
 
-/// How many times the medium's loss must be exceeded beside a queue to tell of its overflow.
+/// Multiple of the expected random loss from which loss in a queue is taken for an overflow.
 const OVERFLOW_LOSS_RATIO: f64 = 6.0;
 
-/// Long paths do not need longer queues than this.
+/// Upper bound of the part of the target that depends on the RTT. Longer paths need no longer
+/// queue.
 const MAX_RTT_TARGET: Duration = Duration::from_millis(50);
 
-/// Below, a queue cannot be told from the bursts that we send.
+/// Lower bound of a target that follows an overflow. A shorter queue cannot be told from the
+/// bursts of the sender.
 const MIN_OVERFLOW_TARGET: Duration = Duration::from_millis(2);
 
-/// The part of the minimum RTT that the target delay is.
+/// The part of the target that depends on the RTT, as a divisor of the minimum RTT.
 const TARGET_RTT_DIVISOR: u32 = 4;
 
-/// The constant part of the target delay.
+/// The constant part of the target.
 const BASE_TARGET: Duration = Duration::from_millis(4);
 
-/// The part of an overflow delay that the target delay is.
+/// The target after an overflow, as a divisor of the overflow delay.
 const OVERFLOW_TARGET_DIVISOR: u32 = 2;
 
-/// Datagrams whose serialization is added to the target delay.
+/// Datagrams whose serialization is added to the target.
 const TARGET_DATAGRAMS: u32 = 4;
 
-/// A queue delay below this part of its target counts as none.
+/// Queue delay below which the queue is regarded as empty, as a divisor of the target.
 pub(super) const EMPTY_QUEUE_DIVISOR: u32 = 4;
 
-/// An overflow loses more than this.
+/// An overflow loses more datagrams than this.
 const OVERFLOW_DATAGRAMS: u64 = 3;
 
-/// A round gives a rate sample if it took this part of the minimum RTT.
+/// Shortest round that gives a sample of the delivery rate, as a divisor of the minimum RTT.
 const RATE_SAMPLE_RTT_DIVISOR: u32 = 2;
 
 /// Measurements of one path.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Path {
-    /// The least round-trip times of this spell and of the one before.
+    /// Minimum RTT of the present interval and of the one before.
     min_rtt: [Option<Duration>; 2],
     interval_start: Option<Instant>,
-    /// Bytes a second, of the latest round trips that were not short of bytes to send.
+    /// Delivery rates of the latest rounds that were not application-limited, in bytes per second.
     rates: [u64; RATE_ROUNDS],
     acked: u64,
     lost: u64,
-    /// Bytes acknowledged and lost in round trips without a queue.
+    /// Moving averages of the bytes acknowledged and lost in rounds without a queue.
     random_loss: (u64, u64),
-    /// The delay at which a queue overflowed, and when.
+    /// Queue delay of the latest overflow, and its time.
     overflow_delay: Option<(Duration, Instant)>,
-    /// The round-trip time at which a queue was seen to overflow, or to mark, and when.
+    /// RTT of the latest overflow or ECN mark beside a queue, and its time.
     overflow_rtt: Option<(Duration, Instant)>,
-    /// Time that the bottleneck takes for one datagram.
+    /// Time in which the bottleneck transmits one datagram.
     serialization: Duration,
 }
 
 // === impl Path ===
 
 impl Path {
-    /// A packet took so long to be acknowledged.
+    /// Takes an RTT sample.
     pub(super) fn on_rtt(&mut self, now: Instant, rtt: Duration) {
         let interval_start = *self.interval_start.get_or_insert(now);
         let interval = MIN_RTT_INTERVAL.max(self.min_rtt() * MIN_RTT_ROUNDS) / 2;
         let age = now.saturating_duration_since(interval_start);
         if age > interval {
-            // A spell that was followed by silence is over for longer.
+            // After an idle period, the present interval is as old as the one before usually is.
             self.min_rtt = [None, self.min_rtt[0].filter(|_| age <= interval * 2)];
             self.interval_start = Some(now);
         }
         self.min_rtt[0] = Some(self.min_rtt[0].map_or(rtt, |min_rtt| min_rtt.min(rtt)));
     }
 
-    /// The route changed: its least round trip is this one, and its losses and queue are unknown.
+    /// Reports a route change: `rtt` is the minimum RTT, and losses and queue are unknown.
     pub(super) fn on_route(&mut self, now: Instant, rtt: Duration) {
         self.min_rtt = [Some(rtt), None];
         self.interval_start = Some(now);
@@ -96,16 +98,16 @@ impl Path {
         self.overflow_rtt = None;
     }
 
-    /// Whether a queue that was seen full within the last while explains this round-trip time.
+    /// Whether a queue that overflowed recently, at this or a longer RTT, explains this RTT.
     pub(super) fn queue_explains(&self, now: Instant, rtt: Duration) -> bool {
         self.overflow_rtt.is_some_and(|(overflow_rtt, at)| {
             rtt <= overflow_rtt && now.saturating_duration_since(at) <= MIN_RTT_INTERVAL
         })
     }
 
-    /// A round trip ended.
+    /// Takes the measurements of a round that ended, and sets its `above_random_loss`.
     pub(super) fn on_round(&mut self, now: Instant, ended: &mut Round, datagram: u64) {
-        // One that was cut short tells of a burst, not of the path.
+        // A shorter round measures a burst, not the path.
         if ended.duration >= self.min_rtt() / RATE_SAMPLE_RTT_DIVISOR {
             self.on_round_rate(ended);
         }
@@ -131,7 +133,7 @@ impl Path {
         }
     }
 
-    /// Tells what a full queue dropped from what the medium loses anyway.
+    /// Tells loss by queue overflow from random loss.
     fn on_round_loss(&mut self, now: Instant, ended: &mut Round, datagram: u64) {
         let queue_delay = ended.queue_delay(self.min_rtt());
         let (acked, lost) = self.random_loss;
@@ -157,7 +159,7 @@ impl Path {
         }
     }
 
-    /// The least round-trip time; zero before the first.
+    /// The minimum RTT; zero before the first sample.
     pub(super) fn min_rtt(&self) -> Duration {
         self.min_rtt
             .iter()
@@ -167,7 +169,7 @@ impl Path {
             .unwrap_or_default()
     }
 
-    /// The delay that our part of a queue may make.
+    /// The target: the queue delay up to which the window grows.
     pub(super) fn target(&self) -> Duration {
         let rtt_target = (self.min_rtt() / TARGET_RTT_DIVISOR).min(MAX_RTT_TARGET) + BASE_TARGET;
         let overflow_target = self.overflow_delay.map_or(rtt_target, |(queue_delay, _)| {
@@ -176,19 +178,19 @@ impl Path {
         rtt_target.min(overflow_target) + self.serialization * TARGET_DATAGRAMS
     }
 
-    /// Bytes that keep the path busy without a queue.
+    /// Bandwidth-delay product: the bytes that fill the path without a queue.
     pub(super) fn bdp(&self) -> u64 {
         let rate = u128::from(self.rates.iter().copied().max().unwrap_or_default());
         let bytes = rate * self.min_rtt().as_nanos() / 1_000_000_000;
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
-    /// Whether more is lost than a medium loses, and more than `allowance`.
+    /// Whether the recent loss exceeds the tolerated rate and, beyond that, `allowance` bytes.
     pub(super) fn exceeds_tolerated_loss(&self, allowance: u64) -> bool {
         self.lost > (self.acked + self.lost) / TOLERATED_LOSS_DIVISOR + allowance
     }
 
-    /// The losses so far were answered by a cut: half of them count for the next.
+    /// Halves the recent loss after a cut, so that one event does not cause several cuts.
     pub(super) fn halve_losses(&mut self) {
         self.lost /= 2;
     }
@@ -199,7 +201,7 @@ mod tests {
     use super::*;
     use crate::Ack;
 
-    /// Ten datagrams that were acknowledged after 40 ms, in a round that took as long as told.
+    /// A round that took `duration`, with ten datagrams acknowledged after 40 ms.
     fn on_round(path: &mut Path, start: Instant, duration: Duration) {
         let rtt = Duration::from_millis(40);
         let mut round = Round::default();
@@ -221,7 +223,7 @@ mod tests {
         for millis in [0, 1, 19] {
             on_round(&mut path, start, Duration::from_millis(millis));
             assert_eq!(path.bdp(), 0, "{millis} ms");
-            // A quarter of the least round trip and 4 ms.
+            // A quarter of the minimum RTT, and 4 ms.
             assert_eq!(path.target().as_millis(), 14, "{millis} ms");
         }
         on_round(&mut path, start, Duration::from_millis(40));
@@ -234,7 +236,7 @@ mod tests {
         let start = Instant::now();
         on_round(&mut path, start, Duration::from_millis(40));
         path.on_rtt(start, Duration::from_millis(20));
-        // Eight datagrams lost beside a queue of 20 ms.
+        // Eight datagrams are lost beside a queue delay of 20 ms.
         let (at, rtt) = (start, Duration::from_millis(40));
         let mut ended = Round::default();
         ended.on_ack(

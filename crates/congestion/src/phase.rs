@@ -1,4 +1,4 @@
-//! The states of a window: it doubles, grows, awaits the effect of a cut, or competes.
+//! The states of the controller: slow start, congestion avoidance, drain and competitive.
 
 use std::time::{Duration, Instant};
 
@@ -12,132 +12,134 @@ const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
 /// Upper bound of the queue delay that ends slow start (RFC 9406 §4.3).
 const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
 
-/// The part of the minimum RTT that ends slow start (RFC 9406 §4.3).
+/// Queue delay that ends slow start, as a divisor of the minimum RTT (RFC 9406 §4.3).
 const MIN_RTT_DIVISOR: u32 = 8;
 
-/// The part of that delay from which growth is conservative.
+/// Queue delay that starts conservative slow start (CSS), as a divisor of the one that ends it.
 const CSS_THRESH_DIVISOR: u32 = 3;
 
-/// Slows the growth of conservative slow start (RFC 9406 §4.3).
+/// Growth in conservative slow start, as a divisor of the growth in slow start (RFC 9406 §4.3).
 const CSS_GROWTH_DIVISOR: u64 = 4;
 
-/// The part of the window whose loss ends slow start.
+/// Loss that ends slow start, as a divisor of the window.
 const SLOW_START_LOSS_DIVISOR: u64 = 8;
 
-/// The same in conservative slow start.
+/// Loss that ends conservative slow start, as a divisor of the window.
 const CSS_LOSS_DIVISOR: u64 = 32;
 
-/// What slow start leaves of the window at its end.
+/// The window after slow start, as a divisor of the window at the start of its conservative part.
 const SLOW_START_EXIT_DIVISOR: u64 = 2;
 
-/// How a step grows while the queue is empty.
+/// Growth of the step per round while the queue is empty, as a fraction.
 const STEP_GROWTH_EMPTY: (u64, u64) = (3, 2);
 
-/// How a step grows while the queue is short.
+/// Growth of the step per round while the queue is short, as a fraction.
 const STEP_GROWTH_SHORT: (u64, u64) = (5, 4);
 
-/// How a step grows near the target delay.
+/// Growth of the step per round near the target, as a fraction.
 const STEP_GROWTH_NEAR_TARGET: (u64, u64) = (11, 10);
 
-/// A queue delay below this part of its target is short.
+/// Queue delay below which the queue is regarded as short, as a divisor of the target.
 const SHORT_QUEUE_DIVISOR: u32 = 2;
 
-/// The part of the target delay by which a queue has to shrink to be called shorter.
+/// Smallest decrease of the queue delay that counts as one, as a divisor of the target.
 const QUEUE_FALL_DIVISOR: u32 = 4;
 
-/// Cuts without effect, after the first, by which a queue is known to be somebody else's.
+/// Ineffective cuts, after the first, that prove a competing flow or a longer route.
 const MAX_INEFFECTIVE_CUTS: u32 = 2;
 
-/// Round trips to wait after a cut: in the first, what is acknowledged was sent before it.
+/// Rounds to wait for the effect of a cut. Packets acknowledged in the first were sent before the
+/// cut.
 const DRAIN_WAIT_ROUNDS: u32 = 3;
 
-/// A round-trip time that a cut changes by less does not contain a queue.
+/// A cut that changes the RTT by no more than this has not drained any queue.
 const REROUTE_NOISE: Duration = Duration::from_millis(1);
 
-/// A least round trip that is lower by more than this part of it was hidden by a queue.
+/// Smallest decrease of the minimum RTT that reveals a hidden queue, as a divisor of it.
 const HIDDEN_QUEUE_DIVISOR: u32 = 64;
 
-/// Jitter that hides no queue.
+/// The same as a time, if this is longer: the jitter of the minimum RTT.
 const HIDDEN_QUEUE_NOISE: Duration = Duration::from_micros(500);
 
-/// What the first cut leaves at least: a queue deeper than this takes two.
+/// Smallest factor of a first cut. A longer queue needs a second cut.
 const FIRST_CUT_MIN_FACTOR: f64 = 0.7;
 
-/// What any cut leaves at least.
+/// Smallest factor of all further cuts.
 const REPEATED_CUT_MIN_FACTOR: f64 = 0.35;
 
-/// What a cut leaves at most that looks for a hidden queue.
+/// Largest factor of a cut that looks for a lower minimum RTT.
 const PROBE_MAX_FACTOR: f64 = 0.85;
 
-/// What a window does.
+/// The state of the controller.
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
-    /// Doubles each round trip.
+    /// The window doubles per round.
     SlowStart(SlowStart),
-    /// Grows in steps.
+    /// The window grows by a step per round.
     CongestionAvoidance(CongestionAvoidance),
-    /// Awaits the effect of a cut.
+    /// A cut was made and its effect is not known yet.
     Drain(Drain),
-    /// Follows CUBIC, beside somebody who keeps the queue full.
+    /// The window follows CUBIC beside a competing flow.
     Competitive(Cubic),
 }
 
-/// A window that doubles.
+/// Slow start with its conservative part.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SlowStart {
-    /// The window when a queue began to show, if it did not vanish again.
+    /// The window when conservative slow start began; none outside it.
     css_window: Option<u64>,
 }
 
-/// A window that grows in steps.
+/// Congestion avoidance.
 #[derive(Debug, Clone)]
 pub(super) struct CongestionAvoidance {
-    /// What the next round trip adds.
+    /// Bytes that the next round adds to the window.
     step: u64,
-    /// The queue of the round trip before.
+    /// Queue delay of the previous round.
     last_queue_delay: Duration,
-    /// Cuts so far that did not drain the queue, and what would compete because of them.
+    /// Ineffective cuts so far, and the CUBIC window from before them.
     ineffective_cuts: Option<(u32, Cubic)>,
 }
 
-/// A cut whose effect is awaited.
+/// The wait for the effect of a cut.
 #[derive(Debug, Clone)]
 pub(super) struct Drain {
-    /// Round trips since the cut.
+    /// Rounds since the cut.
     rounds: u32,
-    /// Cuts without effect before this one.
+    /// Ineffective cuts before this one.
     ineffective_cuts: u32,
-    /// The round-trip time at the cut.
+    /// RTT at the cut.
     rtt_at_cut: Duration,
-    /// The least round-trip time that was known at the cut.
+    /// Minimum RTT that was known at the cut.
     min_rtt_at_cut: Duration,
-    /// Whether it looks for a lower one.
+    /// Whether the cut looks for a lower minimum RTT.
     probes_min_rtt: bool,
-    /// What to compete with if no cut has an effect; none if a queue is no matter of this cut.
+    /// Window of the competitive state, from before the cuts; none if the cut had another reason
+    /// than the queue delay.
     cubic: Option<Cubic>,
-    /// The first step of the growth that follows.
+    /// First step of the congestion avoidance that follows, in bytes.
     step: u64,
 }
 
-/// What came of a cut.
+/// The result of a round in the drain state.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Not known yet.
+    /// The effect of the cut is not known yet.
     Pending,
-    /// The queue is empty.
+    /// The queue is empty, or further cuts are left to congestion avoidance.
     Drained(CongestionAvoidance),
-    /// It is not, and a deeper cut may show why.
+    /// Another cut is needed.
     CutAgain(Drain),
-    /// No cut changed the round-trip time: this is the new route's, without any queue.
+    /// The last cut did not change the RTT: the route has become longer and there is no queue.
     Rerouted(Cubic),
-    /// The queue is somebody else's.
+    /// A competing flow keeps the queue full.
     CompetingFlow(Cubic),
 }
 
-// === impl StartUp ===
+// === impl SlowStart ===
 
 impl SlowStart {
-    /// What acknowledged bytes add: a quarter while a queue shows (RFC 9406 §4.2).
+    /// Bytes to add to the window for `acked` bytes (RFC 9406 §4.2).
     pub(super) fn growth(&self, acked: u64) -> u64 {
         if self.css_window.is_some() {
             acked / CSS_GROWTH_DIVISOR
@@ -146,7 +148,7 @@ impl SlowStart {
         }
     }
 
-    /// Looks at the queue of now, and answers whether it ends the start-up.
+    /// Takes the present queue delay and returns whether it ends slow start.
     pub(super) fn on_queue_delay(
         &mut self,
         queue_delay: Duration,
@@ -162,7 +164,7 @@ impl SlowStart {
         queue_delay >= threshold
     }
 
-    /// The part of a window whose loss ends the start-up.
+    /// Lost bytes that do not end slow start.
     pub(super) fn loss_tolerance(&self, window: u64) -> u64 {
         window
             / if self.css_window.is_some() {
@@ -172,17 +174,17 @@ impl SlowStart {
             }
     }
 
-    /// What is left of a window: when a queue first showed, twice as much was on its way as had
-    /// made it a round trip before.
+    /// The window after slow start. Half of the window at the start of the conservative part was
+    /// in flight when the queue began to grow.
     pub(super) fn exit_window(&self, window: u64) -> u64 {
         self.css_window.unwrap_or(window) / SLOW_START_EXIT_DIVISOR
     }
 }
 
-// === impl Growth ===
+// === impl CongestionAvoidance ===
 
 impl CongestionAvoidance {
-    /// Begins with a step of so many bytes.
+    /// Starts with a first step in bytes.
     pub(super) fn new(step: u64) -> Self {
         Self {
             step,
@@ -191,7 +193,8 @@ impl CongestionAvoidance {
         }
     }
 
-    /// The cut that a queue above its target asks for; `cubic` stands for the window of now.
+    /// The cut because of a queue delay above the target. `cubic` holds the present window, which
+    /// is kept only if this is the first cut.
     pub(super) fn cut(&self, step: u64, cubic: Cubic) -> Drain {
         let (ineffective_cuts, cubic) = self.ineffective_cuts.clone().unwrap_or((0, cubic));
         Drain {
@@ -200,13 +203,15 @@ impl CongestionAvoidance {
         }
     }
 
-    /// Whether the queue became shorter although this window grew: others make room.
+    /// Whether the queue became shorter although this window grew, because other flows were cut.
     pub(super) fn queue_fell(&self, queue_delay: Duration, target: Duration) -> bool {
         queue_delay + target / QUEUE_FALL_DIVISOR < self.last_queue_delay
     }
 
-    /// What to add now. The next step is larger beside an empty queue, and little so beside a full
-    /// one: it depends on what all who share the queue see alike, not on the window.
+    /// Returns the bytes to add, and grows the next step within `bounds` (in bytes).
+    ///
+    /// The growth depends on the queue delay, which all flows in a queue share, and not on the
+    /// window. Therefore shares converge.
     pub(super) fn take_step(
         &mut self,
         queue_delay: Duration,
@@ -232,7 +237,7 @@ impl CongestionAvoidance {
 // === impl Drain ===
 
 impl Drain {
-    /// A cut to be followed by growth that begins with a step.
+    /// A cut for another reason than the queue delay, followed by growth from `step` bytes.
     pub(super) fn new(step: u64) -> Self {
         Self {
             rounds: 0,
@@ -245,7 +250,8 @@ impl Drain {
         }
     }
 
-    /// A cut because of the queue: without effect, it is repeated, and then `cubic` competes.
+    /// A cut because of the queue delay. It is repeated while ineffective; then `cubic` takes
+    /// over.
     pub(super) fn for_queue(step: u64, cubic: Cubic) -> Self {
         Self {
             cubic: Some(cubic),
@@ -253,7 +259,7 @@ impl Drain {
         }
     }
 
-    /// A trial whether a queue is still somebody else's: without effect, `cubic` goes on.
+    /// A trial cut in the competitive state. If it is ineffective, `cubic` goes on.
     pub(super) fn trial(step: u64, cubic: Cubic) -> Self {
         Self {
             ineffective_cuts: MAX_INEFFECTIVE_CUTS,
@@ -261,7 +267,7 @@ impl Drain {
         }
     }
 
-    /// The cut is made, at this round-trip time and with this least one known.
+    /// Records the RTT and the minimum RTT at the time of the cut.
     pub(super) fn begin(self, rtt_at_cut: Duration, min_rtt_at_cut: Duration) -> Self {
         Self {
             rtt_at_cut,
@@ -270,7 +276,7 @@ impl Drain {
         }
     }
 
-    /// What the cut leaves at least and at most, as shares of the window.
+    /// The smallest and the largest factor of the cut.
     pub(super) fn factor_bounds(&self) -> (f64, f64) {
         let min_factor = if self.ineffective_cuts == 0 {
             FIRST_CUT_MIN_FACTOR
@@ -287,7 +293,7 @@ impl Drain {
         )
     }
 
-    /// A round trip ended.
+    /// Judges the effect of the cut at the end of a round.
     pub(super) fn on_round_end(&mut self, now: Instant, ended: &Round, path: &Path) -> Outcome {
         self.rounds += 1;
         if self.rounds == 1 {
@@ -315,7 +321,7 @@ impl Drain {
         if self.ineffective_cuts < MAX_INEFFECTIVE_CUTS
             && ended.min_rtt().saturating_sub(min_rtt) < path.target()
         {
-            // Others may be about to cut, too.
+            // Other flows may be about to cut, too.
             Outcome::Drained(CongestionAvoidance {
                 ineffective_cuts: Some((self.ineffective_cuts + 1, cubic)),
                 ..CongestionAvoidance::new(self.step)

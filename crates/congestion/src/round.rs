@@ -1,65 +1,65 @@
-//! What one round trip told: it ends when a packet is acknowledged that was sent after its start.
+//! One round trip. It ends when a packet is acknowledged that was sent after its start.
 
 use std::time::{Duration, Instant};
 
 use crate::Ack;
 
-/// Packets whose least round-trip time tells a queue from jitter (RFC 9406 §4.2).
+/// RTT samples of which the lowest is used, as a filter for jitter (RFC 9406 §4.3).
 const N_RTT_SAMPLE: u32 = 8;
 
-/// Quarters of the window that have to be in flight for it to count as utilized.
+/// Quarters of the window that have to be in flight in a window that is utilized.
 const UTILIZED_QUARTERS: u64 = 3;
 
-/// Datagrams that may be missing from a window that is in flight as a whole.
+/// Datagrams that may be missing in flight for reasons of packetization.
 const UTILIZATION_SLACK_DATAGRAMS: u64 = 2;
 
-/// One round trip, under way or ended.
+/// A round, in progress or ended.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Round {
     start: Option<Instant>,
     acked: u64,
     app_limited: u64,
     min_rtt: Option<Duration>,
-    /// The packets of the group under way, and the least round-trip time in it.
+    /// Number of RTT samples since `recent_rtt` was set, and the lowest of them.
     samples: (u32, Duration),
-    /// The least round-trip time of the latest whole group: the queue of now, without jitter.
+    /// The lowest of the latest [`N_RTT_SAMPLE`] samples.
     recent_rtt: Option<Duration>,
-    /// The round-trip time at the end of the round before.
+    /// RTT at the end of the previous round.
     previous: Duration,
     batch: u64,
     batch_app_limited: bool,
     ends: bool,
-    /// Bytes lost that were sent since the latest cut.
+    /// Bytes lost of packets sent after the latest cut.
     pub(super) lost_since_cut: u64,
-    /// All bytes lost.
+    /// Bytes lost of all packets.
     pub(super) lost_total: u64,
-    /// Whether a queue marked packets.
+    /// Whether packets had ECN marks.
     pub(super) marked: bool,
-    /// Whether, with it, more was lost lately than a medium loses.
+    /// Whether the recent loss, including this round, exceeds the tolerated rate.
     pub(super) excess_loss: bool,
-    /// Whether more was lost in it than the medium usually loses.
+    /// Whether more was lost in this round than random loss explains.
     pub(super) above_random_loss: bool,
-    /// Whether the window was filled.
+    /// Whether the window was utilized.
     pub(super) window_utilized: bool,
-    /// How long it took, once it ended.
+    /// Duration of the round; zero until it has ended.
     pub(super) duration: Duration,
 }
 
-/// One acknowledgement, added up.
+/// The sum over one acknowledgement frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Batch {
     /// Bytes acknowledged.
     pub(super) bytes: u64,
-    /// Whether the window was in use, so that it may grow.
+    /// Whether the window was utilized, so that it may grow (RFC 9002 §7.8).
     pub(super) window_utilized: bool,
-    /// Whether the round trip is over.
+    /// Whether it ends the round.
     pub(super) ends_round: bool,
 }
 
 // === impl Round ===
 
 impl Round {
-    /// One packet was acknowledged after `rtt`.
+    /// Takes one acknowledged packet and its RTT.
     pub(super) fn on_ack(&mut self, now: Instant, ack: Ack, rtt: Duration, app_limited: bool) {
         let start = *self.start.get_or_insert(now);
         self.ends |= ack.sent >= start;
@@ -75,7 +75,7 @@ impl Round {
         self.min_rtt = Some(self.min_rtt.map_or(rtt, |min_rtt| min_rtt.min(rtt)));
     }
 
-    /// The packets of one acknowledgement are all told.
+    /// Takes the end of an acknowledgement frame.
     pub(super) fn on_acks_end(&mut self, in_flight: u64, window: u64, datagram: u64) -> Batch {
         let bytes = std::mem::take(&mut self.batch);
         let utilized = in_flight + bytes + UTILIZATION_SLACK_DATAGRAMS * datagram;
@@ -92,7 +92,7 @@ impl Round {
         }
     }
 
-    /// Bytes were lost; `in_recovery` if they were sent before the latest cut.
+    /// Takes lost bytes. `in_recovery` tells that they were sent before the latest cut.
     pub(super) fn on_loss(&mut self, bytes: u64, in_recovery: bool) {
         self.lost_total += bytes;
         if !in_recovery {
@@ -100,12 +100,12 @@ impl Round {
         }
     }
 
-    /// A queue marked packets.
+    /// Takes an ECN mark.
     pub(super) fn on_mark(&mut self) {
         self.marked = true;
     }
 
-    /// Ends this round trip and begins the next.
+    /// Ends this round, starts the next one and returns the ended one.
     pub(super) fn restart(&mut self, now: Instant) -> Self {
         let next = Self {
             start: Some(now),
@@ -120,7 +120,7 @@ impl Round {
         ended
     }
 
-    /// The round-trip time of the latest packets, once there were enough.
+    /// The lowest of the latest RTT samples; none until there are enough.
     pub(super) fn recent_rtt(&self) -> Option<Duration> {
         self.recent_rtt
     }
@@ -130,23 +130,23 @@ impl Round {
         self.acked
     }
 
-    /// Whether there was mostly too little to send.
+    /// Whether most bytes were acknowledged while the application had too little data.
     pub(super) fn is_app_limited(&self) -> bool {
         self.app_limited * 2 > self.acked
     }
 
-    /// The least round-trip time in it.
+    /// The lowest RTT of the round; zero without samples.
     pub(super) fn min_rtt(&self) -> Duration {
         self.min_rtt.unwrap_or_default()
     }
 
-    /// The round-trip time at its end, without what jitter added; nothing has changed if nothing
-    /// was acknowledged.
+    /// RTT at the end of the round, without jitter. A round without samples keeps the previous
+    /// RTT.
     pub(super) fn last_rtt(&self) -> Duration {
         self.recent_rtt.or(self.min_rtt).unwrap_or(self.previous)
     }
 
-    /// The delay of the queue at its end.
+    /// Queue delay at the end of the round.
     pub(super) fn queue_delay(&self, min_rtt: Duration) -> Duration {
         self.last_rtt().saturating_sub(min_rtt)
     }

@@ -1,17 +1,18 @@
-//! How much was on its way of late: a window that is not used proves nothing of the path.
+//! Validation of the window: how much of it was in flight recently (compare RFC 7661).
 
 use std::time::{Duration, Instant};
 
-/// After so long without use, a window is not relied on; single spells of use count for twice that.
+/// Length of the intervals over which the maximum in flight is taken. After as long a silence,
+/// none of it counts.
 const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The part of the window whose use keeps it valid.
+/// Part of the window that has to be used to keep it, as a divisor.
 const USED_DIVISOR: u64 = 4;
 
-/// What is kept of an unused window, as a multiple of what was in flight.
+/// The reduced window, as a multiple of the maximum in flight.
 const KEPT_FACTOR: u64 = 2;
 
-/// The largest flights of this spell and of the one before, in bytes.
+/// Maximum in flight of the present interval and of the one before, in bytes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Usage {
     max_in_flight: [u64; 2],
@@ -22,16 +23,17 @@ pub(super) struct Usage {
 // === impl Usage ===
 
 impl Usage {
-    /// So many bytes were on their way before an acknowledgement.
+    /// Takes the bytes that were in flight before an acknowledgement.
     pub(super) fn on_in_flight(&mut self, now: Instant, bytes: u64) {
         self.rotate(now);
         self.max_in_flight[0] = self.max_in_flight[0].max(bytes);
         self.latest = Some(now);
     }
 
-    /// What becomes of a window that was hardly used for a while; none if it was, or is small.
+    /// The window to reduce `window` to, not below `initial`; none if enough of it was used or it
+    /// is small already. All in bytes.
     ///
-    /// A quarter is enough use: requests of different sizes follow each other.
+    /// The use of a quarter is enough, because requests of different sizes follow each other.
     pub(super) fn reduced_window(
         &mut self,
         now: Instant,

@@ -1,4 +1,4 @@
-//! [`DelayController`] as quinn asks for it.
+//! Implements quinn's congestion controller traits for [`DelayController`].
 
 use std::any::Any;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
 
 use towline_congestion::{Ack, DelayController, INITIAL_DATAGRAMS};
 
-/// Makes a [`DelayController`] for each new path of a session.
+/// Creates a [`DelayController`] for each new path of a session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Factory;
 
-/// The controller of one path; packets that bring no payload are counted by quinn, not here.
+/// The controller of one path. Packets without payload are counted by quinn only.
 #[derive(Debug, Clone)]
 struct Adapter {
     state: DelayController,
