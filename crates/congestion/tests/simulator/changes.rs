@@ -1,9 +1,9 @@
-//! One sender on a path that changes, or with less to send than the path takes.
+//! One flow on a path that changes, or with less data than the path can carry.
 
 use crate::competing_flows::delay_flow;
 use crate::simulation::{DATAGRAM, Link, Loss, Simulation, Source, millis, seconds};
 
-/// An endless sender for 12 s; after 5 s the path becomes another.
+/// A flow with unlimited data for 12 s; the link changes after 5 s.
 fn change(before: Link, after: Link) -> Simulation {
     let mut simulation = Simulation::new(before, 1);
     simulation.add_flow(delay_flow(), Source::Endless, seconds(0.0));
@@ -25,7 +25,7 @@ fn a_longer_route_is_filled_within_two_seconds() {
 fn a_longer_route_is_not_taken_for_a_competing_flow_after_an_overflow() {
     for (before, after) in [
         (Link::new(50.0, 20, 60), Link::new(50.0, 30, 60)),
-        // A queue as short as this overflows now and then.
+        // A queue this short overflows occasionally.
         (Link::new(100.0, 20, 10), Link::new(100.0, 30, 10)),
     ] {
         let simulation = change(before, after);
@@ -90,7 +90,7 @@ fn throughput_recovers_after_an_outage() {
 fn an_app_limited_flow_keeps_its_window() {
     let mut simulation = Simulation::new(Link::new(50.0, 20, 60), 1);
     let flow = simulation.add_flow(delay_flow(), Source::Endless, seconds(0.0));
-    // 4 Mbit/s, in bursts that the window holds.
+    // 4 Mbit/s, in bursts smaller than the window.
     simulation.set_source_at(flow, seconds(4.0), Source::Bursts(50_000, millis(100)));
     simulation.set_source_at(flow, seconds(9.0), Source::Endless);
     simulation.run(seconds(12.0));
@@ -126,7 +126,7 @@ fn a_window_that_was_never_filled_does_not_grow() {
 
 #[test]
 fn sparse_packets_do_not_end_slow_start() {
-    // A handshake, then single packets: each waits for its acknowledgement as long as a receiver may.
+    // A handshake, then single packets, of which the receiver delays each acknowledgement.
     let mut simulation = Simulation::new(Link::new(100.0, 20, 60), 1);
     let flow = simulation.add_flow(delay_flow(), Source::Bytes(10_000), seconds(0.0));
     simulation.set_source_at(flow, seconds(1.0), Source::Bursts(500, millis(500)));
@@ -134,7 +134,7 @@ fn sparse_packets_do_not_end_slow_start() {
     simulation.run(seconds(8.0));
     let window = simulation.window(flow, seconds(7.0));
     assert_eq!(window, 32, "{window} datagrams");
-    // Ten round trips later.
+    // Ten RTTs later.
     let mbit = simulation.mbit(flow, seconds(7.4), seconds(7.8));
     assert!(mbit > 90.0, "{mbit:.1} Mbit/s");
 }
@@ -144,7 +144,7 @@ fn measurements_from_before_a_long_idle_period_are_discarded() {
     let mut simulation = Simulation::new(Link::new(100.0, 20, 40), 1);
     let flow = simulation.add_flow(delay_flow(), Source::Endless, seconds(0.0));
     simulation.set_source_at(flow, seconds(3.0), Source::Bytes(0));
-    // Elsewhere in the meantime: a tenth of the rate, four times as far.
+    // The link changes during the idle period: a tenth of the rate, four times the delay.
     simulation.set_link_at(seconds(10.0), Link::new(10.0, 80, 160));
     simulation.set_source_at(flow, seconds(20.0), Source::Endless);
     simulation.run(seconds(35.0));
@@ -154,8 +154,8 @@ fn measurements_from_before_a_long_idle_period_are_discarded() {
     assert!(p99 < 90.0, "{p99:.1} ms");
 }
 
-/// Bulk for 3 s at 200 Mbit/s, then 30 s of little or nothing while the path becomes one of
-/// 20 Mbit/s, then bulk again.
+/// Unlimited data for 3 s at 200 Mbit/s, then 30 s with the source `lull`, in which the rate drops
+/// to 20 Mbit/s, then unlimited data again.
 fn bulk_after(lull: Source) -> (Simulation, usize) {
     let mut simulation = Simulation::new(Link::new(200.0, 20, 60), 1);
     let flow = simulation.add_flow(delay_flow(), Source::Endless, seconds(0.0));
@@ -180,7 +180,7 @@ fn a_window_from_before_a_lull_is_not_sent_as_one_burst() {
         assert!(lost <= 32, "{lost} of {} lost", simulation.sent(flow));
         let mbit = simulation.mbit(flow, seconds(35.0), seconds(40.0));
         assert!(mbit > 18.0, "{mbit:.1} Mbit/s");
-        // From the lull's beginning until the next bulk: what is on its way, then one start-over.
+        // During the lull, the window changes for data that was in flight and for one restart.
         let changes = simulation.window_changes(flow, seconds(4.0), seconds(33.0));
         assert!(changes <= 2, "{changes} changes");
     }

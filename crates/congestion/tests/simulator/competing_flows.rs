@@ -1,4 +1,4 @@
-//! Congestion controllers to share a path with: ours, a kernel's CUBIC and a simple BBR.
+//! The congestion controllers of simulated flows: ours, the CUBIC of a kernel and a simple BBR.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use towline_congestion::{Ack, DelayController};
 
 use crate::simulation::{Control, DATAGRAM};
 
-/// Ours, paced as quinn paces.
+/// The controller under test, paced as quinn does.
 pub(crate) struct DelayFlow(pub(crate) DelayController);
 
-/// CUBIC as in RFC 9438, with `HyStart`, not paced: what a kernel sends with.
+/// TCP CUBIC (RFC 9438) with `HyStart`, without pacing, as kernels send by default.
 pub(crate) struct TcpCubic {
     window: f64,
     ssthresh: f64,
@@ -25,7 +25,7 @@ pub(crate) struct TcpCubic {
     samples: u32,
 }
 
-/// The core of BBR version 1: the largest rate and the least round trip, and little else.
+/// The core of BBR version 1: maximum delivery rate, minimum RTT and the gain cycle.
 pub(crate) struct Bbr {
     delivered: u64,
     rates: Vec<f64>,

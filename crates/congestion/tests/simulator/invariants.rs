@@ -1,11 +1,12 @@
-//! What holds whatever a peer acknowledges and a network loses.
+//! Invariants for any acknowledgements of the peer and any loss, and single decisions.
 
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use towline_congestion::{Ack, DelayController, INITIAL_DATAGRAMS};
 
-/// Something that a connection tells its controller, after so many microseconds.
+/// A report to the controller. The strategy pairs it with the time since the previous one, in
+/// microseconds.
 #[derive(Debug, Clone)]
 enum Event {
     Acks {
@@ -79,7 +80,7 @@ proptest! {
     }
 }
 
-/// Tells of round trips of so many milliseconds, in which the window was filled.
+/// Reports rounds with RTTs of `trips` milliseconds, in which the window is utilized.
 fn rounds(control: &mut DelayController, now: &mut Instant, datagram: u64, trips: &[u64]) {
     for &trip in trips {
         let sent = *now;
@@ -96,7 +97,7 @@ fn rounds(control: &mut DelayController, now: &mut Instant, datagram: u64, trips
 fn the_competitive_window_follows_the_datagram_size() {
     let mut now = Instant::now();
     let mut control = DelayController::new(1200);
-    // The path without a queue, and then one that stands whatever is cut, and not always the same.
+    // The path without a queue, then with a queue that varies and that no cut drains.
     let queue = |round: u64| [100 + 10 * (round / 3 % 2)];
     rounds(&mut control, &mut now, 1200, &[40, 40, 40]);
     for round in 0..40 {
@@ -118,7 +119,8 @@ fn the_competitive_window_follows_the_datagram_size() {
 fn a_queue_that_falls_while_app_limited_causes_no_cut() {
     let mut now = Instant::now();
     let mut control = DelayController::new(1200);
-    // Start-up, until a queue shows; the cut drains it; another builds up, below its target.
+    // Slow start until the queue delay rises; the cut drains the queue; another queue builds up,
+    // below the target.
     rounds(&mut control, &mut now, 1200, &[40, 40, 40, 40, 50]);
     rounds(&mut control, &mut now, 1200, &[40, 40, 40, 45, 52, 52]);
     assert!(!control.is_in_slow_start() && !control.is_competing());
@@ -131,7 +133,7 @@ fn a_queue_that_falls_while_app_limited_causes_no_cut() {
         short.on_acks_end(now, 0);
     }
     assert_eq!(short.window(), window);
-    // While the window is filled, it is others who make room, and we do alike.
+    // While the window is utilized, a shorter queue means that other flows were cut.
     rounds(&mut control, &mut now, 1200, &[41, 41, 41]);
     assert!(control.window() < window, "{window}");
 }

@@ -1,5 +1,5 @@
-//! The congestion controller on simulated paths, in virtual time: what it makes of rates from 2 Mbit/s
-//! to 1 Gbit/s, round trips up to a satellite's, losses, marks and shallow queues.
+//! Tests of the congestion controller on simulated paths, in virtual time: rates from 10 Mbit/s to
+//! 1 Gbit/s, RTTs up to 600 ms, random loss, ECN marks, short buffers and competing flows.
 
 mod changes;
 

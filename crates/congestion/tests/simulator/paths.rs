@@ -1,21 +1,21 @@
-//! One sender on a path that stays as it is.
+//! One flow on a path that does not change.
 
 use crate::competing_flows::{cubic_flow, delay_flow};
 use crate::simulation::{Link, Loss, Simulation, Source, millis, seconds};
 
-/// What a sender made of a path.
+/// Measurements of one run.
 #[derive(Debug)]
 struct Outcome {
-    /// Share of the bottleneck's rate, without the first part.
+    /// Throughput as a share of the link rate, without the skipped time.
     used: f64,
-    /// Delay of the queue that half of the packets, and nearly all, did not exceed.
+    /// Median and 99th percentile of the queue delay, in milliseconds.
     queue_p50: f64,
     queue_p99: f64,
     /// Share of the packets that were lost.
     lost: f64,
 }
 
-/// Sends for so long, and looks at all but the first part.
+/// Sends until `until` and measures from `skipped` on, both in seconds.
 fn run(link: Link, skipped: f64, until: f64) -> Outcome {
     let mut simulation = Simulation::new(link, 1);
     let flow = simulation.add_flow(delay_flow(), Source::Endless, seconds(0.0));
@@ -152,7 +152,7 @@ fn jitter_is_not_taken_for_a_queue() {
 
 #[test]
 fn cubic_is_slow_with_random_loss() {
-    // What the default of most kernels makes of the path says that the model is none of ease.
+    // Checks the model, not the controller: CUBIC is known to be slow here.
     let link = Link::new(200.0, 20, 60).loss(Loss::Random(0.001));
     let mut simulation = Simulation::new(link, 1);
     let flow = simulation.add_flow(cubic_flow(), Source::Endless, seconds(0.0));

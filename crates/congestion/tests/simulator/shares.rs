@@ -1,11 +1,12 @@
-//! Several senders on one path: what each gets, and what each leaves to the others.
+//! Several flows on one path: throughput of each, and fairness.
 
 use std::time::Duration;
 
 use crate::competing_flows::{bbr_flow, cubic_flow, delay_flow};
 use crate::simulation::{Control, Link, Loss, Simulation, Source, millis, seconds};
 
-/// Two endless senders, the second from 3 s on, and their megabits a second from `from` to `until`.
+/// Two flows with unlimited data, the second from 3 s on. Returns the throughput of each between
+/// `from` and `until` (in seconds), in Mbit/s.
 fn pair(
     link: Link,
     controls: [Box<dyn Control>; 2],
@@ -71,7 +72,7 @@ fn flows_with_different_rtts_share_a_queue() {
 
 #[test]
 fn neither_cubic_nor_a_delay_flow_starves() {
-    // Queues of a quarter, one, two and five round trips; who was there first matters little.
+    // Queues of a quarter, one, two and five times the RTT. The order of the flows matters little.
     for queue in [10, 40, 80, 200] {
         let link = Link::new(50.0, 20, queue);
         let fair = link.mbit / 2.0;
@@ -97,7 +98,7 @@ fn neither_cubic_nor_a_delay_flow_starves() {
 
 #[test]
 fn a_standing_queue_of_cubic_flows_is_not_taken_for_a_longer_route() {
-    // A cut of ours, even by half, hardly shows in such a queue: others fill what it leaves.
+    // Even a cut by half hardly changes the RTT of such a queue: the other flows fill the gap.
     for (link, competing_flows) in [
         (Link::new(1000.0, 5, 20), 1),
         (Link::new(1000.0, 5, 20), 8),
@@ -142,7 +143,8 @@ fn cubic_keeps_half_of_its_throughput_with_random_loss_beside_a_delay_flow() {
 
 #[test]
 fn a_delay_flow_beside_bbr_keeps_a_tenth_of_the_rate() {
-    // BBR takes no notice of delay or loss: what is left depends on it alone. CUBIC gets as much.
+    // BBR ignores delay and loss, so the share of the other flow depends on BBR alone. CUBIC gets
+    // as much.
     let link = Link::new(50.0, 20, 80);
     let (_, [delay, bbr]) = pair(link, [delay_flow(), bbr_flow()], 13.0, 53.0);
     assert!(
@@ -153,7 +155,7 @@ fn a_delay_flow_beside_bbr_keeps_a_tenth_of_the_rate() {
 
 #[test]
 fn small_requests_see_a_short_queue_beside_a_bulk_flow() {
-    // A request of 8 KiB ten times a second, with a session of its own.
+    // A request of 8 KiB ten times per second, on a flow of its own.
     let mut simulation = Simulation::new(Link::new(100.0, 20, 60), 1);
     simulation.add_flow(delay_flow(), Source::Endless, seconds(0.0));
     let every = Duration::from_millis(100);

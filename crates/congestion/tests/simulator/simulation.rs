@@ -1,5 +1,5 @@
-//! A path and its senders as events in virtual time: a bottleneck with a queue, delay, loss, marks and
-//! changes of the route; senders that pace, count and detect losses as quinn does (RFC 9002).
+//! An event-driven simulation of flows that share a link, in virtual time. Senders pace and detect
+//! losses as quinn does (RFC 9002).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,67 +21,74 @@ mod receiver;
 
 mod record;
 
-/// Payload of a datagram, in every test but those of the MTU.
+/// Payload of a datagram in bytes.
 pub(crate) const DATAGRAM: u64 = 1452;
 
-/// A time or a span of it.
+/// A time or duration in seconds.
 pub(crate) fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// A time or a span of it.
+/// A time or duration in milliseconds.
 pub(crate) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// What a sender asks its congestion controller.
+/// A congestion controller, as the simulated sender uses it.
 pub(crate) trait Control {
-    /// A packet was just sent.
+    /// Reports a sent packet.
     fn on_sent(&mut self, _now: Instant) {}
-    /// One packet was acknowledged.
+    /// Reports one acknowledged packet.
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool);
-    /// All packets of one acknowledgement are told.
+    /// Reports the end of an acknowledgement frame.
     fn on_acks_end(&mut self, now: Instant, in_flight: u64);
-    /// Packets were lost.
+    /// Reports lost packets; the last of them was sent at `sent`.
     fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64, persistent: bool);
-    /// Packets were marked by the queue.
+    /// Reports an ECN mark on packets sent up to `sent`.
     fn on_mark(&mut self, now: Instant, sent: Instant);
-    /// Bytes that may be on their way.
+    /// The congestion window in bytes.
     fn window(&self) -> u64;
-    /// Bytes a second at which to send.
+    /// The pacing rate in bytes per second.
     fn pace(&self, smoothed_rtt: Duration) -> f64;
-    /// Whether it gave up on a short queue; ours only.
+    /// Whether the controller is in its competitive state.
     fn is_competing(&self) -> bool {
         false
     }
 }
 
-/// What a sender has to send.
+/// The data that an application has to send.
 #[derive(Clone, Copy)]
 pub(crate) enum Source {
     Endless,
     Bytes(u64),
-    /// So many bytes every so often.
+    /// So many bytes in each interval.
     Bursts(u64, Duration),
 }
 
-/// A simulation.
+/// A link, the flows on it and the events to come.
 pub(crate) struct Simulation {
     now: Duration,
     epoch: Instant,
     link: Link,
     rng: Rng,
+    /// Whether the link is in a run of lost packets.
     bursting: bool,
+    /// Time at which the bottleneck has transmitted what it holds.
     free_at: Duration,
     last_arrival: Duration,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
+    /// Orders events of the same time.
     serial: u64,
     flows: Vec<Flow>,
+    /// Replacements of the link.
     links: Vec<Link>,
+    /// Replacements of sources, with the index of the flow.
     sources: Vec<(usize, Source)>,
+    /// Times and queue delays of every eighth packet of each flow.
     queue: Vec<(Duration, Duration)>,
 }
 
+/// An event; the numbers identify a flow, and then a packet, a timer or a replacement.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrive(usize, u64, bool),
@@ -113,7 +120,7 @@ impl Simulation {
         }
     }
 
-    /// Adds a sender that begins at `start`.
+    /// Adds a flow that starts at `start`, and returns its index.
     pub(crate) fn add_flow(
         &mut self,
         control: Box<dyn Control>,
@@ -123,7 +130,7 @@ impl Simulation {
         self.add_flow_with_extra_rtt(control, source, start, Duration::ZERO)
     }
 
-    /// Adds a sender whose round trip is longer by `extra_rtt`.
+    /// Adds a flow whose RTT is longer by `extra_rtt`, and returns its index.
     pub(crate) fn add_flow_with_extra_rtt(
         &mut self,
         control: Box<dyn Control>,
@@ -137,13 +144,13 @@ impl Simulation {
         flow
     }
 
-    /// Changes the path at a time.
+    /// Replaces the link at the time `at`.
     pub(crate) fn set_link_at(&mut self, at: Duration, link: Link) {
         self.links.push(link);
         self.schedule(at, Event::SetLink(self.links.len() - 1));
     }
 
-    /// Gives a sender something else to send from a time on.
+    /// Replaces the source of a flow at the time `at`.
     pub(crate) fn set_source_at(&mut self, flow: usize, at: Duration, source: Source) {
         self.sources.push((flow, source));
         self.schedule(at, Event::SetSource(self.sources.len() - 1));

@@ -1,4 +1,4 @@
-//! The state of one simulated flow.
+//! The state of one flow: sender, receiver and recorded measurements.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,10 +22,10 @@ pub(super) struct Flow {
     pub(super) control: Box<dyn Control>,
     pub(super) source: Source,
     pub(super) available: u64,
-    /// How often the source was replaced.
+    /// Number of replacements of the source.
     pub(super) source_changes: u32,
     pub(super) extra_rtt: Duration,
-    // Sender.
+    // State of the sender.
     pub(super) sent: VecDeque<Sent>,
     pub(super) first: u64,
     pub(super) in_flight: u64,
@@ -39,18 +39,18 @@ pub(super) struct Flow {
     pub(super) pace_timer: u64,
     pub(super) pto_timer: u64,
     pub(super) pto_count: u32,
-    // Receiver.
+    // State of the receiver.
     pub(super) expected: u64,
     pub(super) pending: Vec<u64>,
     pub(super) pending_mark: bool,
     pub(super) ack_timer: u64,
-    // Record.
+    // Measurements.
     pub(super) delivered: Vec<u64>,
     pub(super) finished: Option<Duration>,
     pub(super) lost: u64,
     pub(super) sent_packets: u64,
     pub(super) windows: Vec<(Duration, u64)>,
-    /// When it began to compete, and when it ceased, in turns.
+    /// Times at which the competitive state was entered and left, alternating.
     pub(super) competing_since: Vec<Duration>,
 }
 

@@ -1,30 +1,30 @@
-//! The simulated link.
+//! The link: a bottleneck with a rate, a queue, a delay, random loss and ECN marks.
 
 use std::time::Duration;
 
 use crate::simulation::Simulation;
 
-/// How a medium loses packets.
+/// Random loss.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Loss {
     None,
-    /// Each packet alone, with this probability.
+    /// Each packet on its own, with this probability.
     Random(f64),
-    /// Whole runs of packets: the share that is lost, and the mean length of a run.
+    /// Runs of packets: the share of packets lost, and the mean length of a run in packets.
     Bursts(f64, f64),
 }
 
-/// A bottleneck and the way to it.
+/// Properties of the link. The way back has the same delay, but no queue and no loss.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Link {
     pub(crate) mbit: f64,
     pub(crate) one_way: Duration,
-    /// The longest delay that the queue makes before it drops.
+    /// Queue delay above which packets are dropped.
     pub(crate) queue: Duration,
     pub(crate) loss: Loss,
-    /// The delay of the queue from which it marks packets.
+    /// Queue delay above which packets get an ECN mark.
     pub(crate) mark: Option<Duration>,
-    /// The most that a packet is delayed beyond, by chance, without changing the order.
+    /// Upper bound of a random extra delay that keeps the order of packets.
     pub(crate) jitter: Duration,
 }
 

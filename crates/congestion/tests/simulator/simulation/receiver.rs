@@ -1,11 +1,11 @@
-//! The simulated receiver.
+//! The receiver of a flow: acknowledges every second packet, and at once when packets are missing.
 
 use std::time::Duration;
 
 use crate::simulation::record::BIN;
 use crate::simulation::{Event, Simulation};
 
-/// How long a receiver may hold back the acknowledgement of a single packet.
+/// Maximum delay of the acknowledgement of a single packet (RFC 9000, `max_ack_delay`).
 pub(super) const ACK_DELAY: Duration = Duration::from_millis(25);
 
 impl Simulation {

@@ -1,14 +1,15 @@
-//! What a simulation recorded.
+//! Measurements of a simulation.
 
 use std::time::Duration;
 
 use crate::simulation::{DATAGRAM, Simulation};
 
-/// The grain of the record of throughput.
+/// Resolution of the throughput measurement.
 pub(super) const BIN: Duration = Duration::from_millis(50);
 
 impl Simulation {
-    /// Jain's index of the shares of all senders: 1 if they are equal, 1/n if one has it all.
+    /// Jain's fairness index of all flows: 1 for equal shares, 1/n if one of n flows gets
+    /// everything.
     pub(crate) fn fairness(&self, from: Duration, to: Duration) -> f64 {
         let rates: Vec<f64> = (0..self.flows.len())
             .map(|flow| self.mbit(flow, from, to))
@@ -17,7 +18,7 @@ impl Simulation {
         rates.iter().sum::<f64>().powi(2) / (rates.len() as f64 * squares)
     }
 
-    /// The window of a sender at a time, in datagrams.
+    /// The window of a flow at a time, in datagrams.
     pub(crate) fn window(&self, flow: usize, at: Duration) -> u64 {
         let windows = &self.flows[flow].windows;
         let before = windows.partition_point(|(set, _)| *set <= at);
@@ -26,7 +27,7 @@ impl Simulation {
             .map_or(0, |last| windows[last].1 / DATAGRAM)
     }
 
-    /// Megabits a second that arrived in a span of time.
+    /// Throughput of a flow in Mbit/s between two times.
     pub(crate) fn mbit(&self, flow: usize, from: Duration, to: Duration) -> f64 {
         let bin = |at: Duration| (at.as_nanos() / BIN.as_nanos()) as usize;
         let delivered = &self.flows[flow].delivered;
@@ -36,7 +37,7 @@ impl Simulation {
         bytes as f64 * 8.0 / 1e6 / (to - from).as_secs_f64()
     }
 
-    /// The share of a span of time in which a sender competed.
+    /// Share of the time between `from` and `to` in which a flow was in the competitive state.
     pub(crate) fn competing(&self, flow: usize, from: Duration, to: Duration) -> f64 {
         let spent: Duration = self.flows[flow]
             .competing_since
@@ -49,13 +50,13 @@ impl Simulation {
         spent.as_secs_f64() / (to - from).as_secs_f64()
     }
 
-    /// How often a window changed in a span of time.
+    /// Number of changes of the window between two times.
     pub(crate) fn window_changes(&self, flow: usize, from: Duration, to: Duration) -> usize {
         let within = |&&(at, _): &&(Duration, u64)| (from..to).contains(&at);
         self.flows[flow].windows.iter().filter(within).count()
     }
 
-    /// When everything had been acknowledged.
+    /// Time at which all data had been acknowledged.
     pub(crate) fn finished(&self, flow: usize) -> Option<Duration> {
         self.flows[flow].finished
     }
@@ -68,7 +69,7 @@ impl Simulation {
         self.flows[flow].sent_packets
     }
 
-    /// The delay of the queue that a share of the packets did not exceed, in milliseconds.
+    /// A quantile (`share`) of the queue delay between two times, in milliseconds.
     pub(crate) fn queue_delay_ms(&self, share: f64, from: Duration, to: Duration) -> f64 {
         let mut delays: Vec<Duration> = self
             .queue

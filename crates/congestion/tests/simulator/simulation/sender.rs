@@ -1,4 +1,4 @@
-//! The simulated sender.
+//! The sender of a flow: pacing, acknowledgements, loss detection and probe timeouts (RFC 9002).
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ impl Simulation {
         let flow = &mut self.flows[id];
         let mut largest = None;
         for &packet in packets {
-            // What was taken for lost has left the record.
+            // Packets declared lost have left the queue of sent packets.
             let Some(index) = packet.checked_sub(flow.first) else {
                 continue;
             };
@@ -169,7 +169,7 @@ impl Simulation {
             return;
         }
         let timer = flow.pto_timer;
-        // An early loss timer matters for the tail only, and the tail waits for the timeout here.
+        // A loss timer would only matter for the last packets; the probe timeout covers them here.
         let at = self.now + flow.pto() * 2u32.saturating_pow(flow.pto_count);
         self.schedule(at, Event::PtoTimer(id, timer));
     }
@@ -177,7 +177,7 @@ impl Simulation {
     pub(super) fn on_pto(&mut self, id: usize) {
         let flow = &mut self.flows[id];
         flow.pto_count = (flow.pto_count + 1).min(6);
-        // A probe carries what was sent before; here it is one datagram more.
+        // A probe retransmits in QUIC; here it sends one more datagram.
         flow.available = flow.available.saturating_sub(DATAGRAM);
         self.transmit(id, DATAGRAM);
         self.arm_pto_timer(id);
