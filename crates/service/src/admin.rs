@@ -24,8 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, error, warn};
 
+use crate::background_runtime::BackgroundRuntime;
 use crate::readiness::Readiness;
-use crate::side_thread::SideThread;
 
 /// Type of the `OpenMetrics` text format, as its specification writes it.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -53,7 +53,7 @@ pub struct Admin {
 /// The thread that answers; it stops when this is dropped.
 #[derive(Debug)]
 pub struct AdminThread {
-    _thread: SideThread,
+    _thread: BackgroundRuntime,
 }
 
 /// The admin listener could not be bound.
@@ -133,7 +133,7 @@ impl Admin {
 
     fn serve_within(self, limits: Limits, sources: Sources) -> io::Result<AdminThread> {
         let listener = self.listener;
-        let thread = SideThread::start("admin", move || {
+        let thread = BackgroundRuntime::start("admin", move || {
             let listener = TcpListener::from_std(listener)?;
             Ok(answer(listener, limits, Arc::new(sources)))
         })?;

@@ -14,4 +14,4 @@ pub mod readiness;
 pub mod scrape;
 pub mod telemetry;
 
-mod side_thread;
+mod background_runtime;

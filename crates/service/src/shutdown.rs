@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::side_thread::SideThread;
+use crate::background_runtime::BackgroundRuntime;
 use crate::telemetry;
 
 /// The exit status of a process that a second signal ended, as if by an uncaught SIGINT.
@@ -18,7 +18,7 @@ pub const ABORTED: i32 = 130;
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     requested: CancellationToken,
-    signals: Arc<Mutex<Option<SideThread>>>,
+    signals: Arc<Mutex<Option<BackgroundRuntime>>>,
 }
 
 /// The two signals that ask a daemon to stop.
@@ -48,7 +48,7 @@ impl Shutdown {
         if signals.is_none() {
             let requested = self.requested.clone();
             let setup = || Ok(obey(Signals::install()?, requested));
-            *signals = Some(SideThread::start("signals", setup)?);
+            *signals = Some(BackgroundRuntime::start("signals", setup)?);
         }
         Ok(())
     }

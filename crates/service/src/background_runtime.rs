@@ -11,15 +11,15 @@ use tracing::error;
 
 /// Runs one future on its own thread; dropping this drops the future and joins the thread.
 #[derive(Debug)]
-pub(crate) struct SideThread {
+pub(crate) struct BackgroundRuntime {
     name: &'static str,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-// === impl SideThread ===
+// === impl BackgroundRuntime ===
 
-impl SideThread {
+impl BackgroundRuntime {
     /// Starts a thread that calls `setup` within its runtime and then runs what that returns.
     /// Returns when `setup` has.
     ///
@@ -60,7 +60,7 @@ impl SideThread {
     }
 }
 
-impl Drop for SideThread {
+impl Drop for BackgroundRuntime {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take()
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn drop_ends_the_work_and_waits_for_its_end() {
         let (kept, mut dropped) = oneshot::channel::<()>();
-        let thread = SideThread::start("test", || {
+        let thread = BackgroundRuntime::start("test", || {
             Ok(async move {
                 future::pending::<()>().await;
                 drop(kept);
@@ -112,9 +112,9 @@ mod tests {
     #[test]
     fn a_setup_that_fails_or_panics_is_an_error() {
         let fails = || Err::<future::Ready<()>, _>(io::Error::other("on purpose"));
-        let error = SideThread::start("test", fails).unwrap_err();
+        let error = BackgroundRuntime::start("test", fails).unwrap_err();
         assert_eq!(error.to_string(), "on purpose");
         let panics = || -> io::Result<future::Ready<()>> { panic!("on purpose") };
-        SideThread::start("test", panics).unwrap_err();
+        BackgroundRuntime::start("test", panics).unwrap_err();
     }
 }
