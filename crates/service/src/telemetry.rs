@@ -100,7 +100,7 @@ struct DroppedLines(Queue);
 
 /// Keeps an event, whatever a peer put into its fields, on one line.
 #[derive(Clone, Debug)]
-struct OneLine<W>(W);
+struct SingleLineWriter<W>(W);
 
 /// Starts the log, and reports panics through it as events of the target `panic`.
 ///
@@ -137,7 +137,11 @@ impl TelemetryArgs {
         let lines = tracing_subscriber::fmt::layer();
         match self.log_format {
             LogFormat::Text => registry
-                .with(lines.with_ansi(colour).with_writer(OneLine(writer)))
+                .with(
+                    lines
+                        .with_ansi(colour)
+                        .with_writer(SingleLineWriter(writer)),
+                )
                 .into(),
             LogFormat::Json => {
                 let objects = lines.json().flatten_event(true).with_current_span(false);
@@ -176,17 +180,17 @@ impl Collector for DroppedLines {
     }
 }
 
-// === impl OneLine ===
+// === impl SingleLineWriter ===
 
-impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for OneLine<W> {
-    type Writer = OneLine<W::Writer>;
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for SingleLineWriter<W> {
+    type Writer = SingleLineWriter<W::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        OneLine(self.0.make_writer())
+        SingleLineWriter(self.0.make_writer())
     }
 }
 
-impl<W: Write> Write for OneLine<W> {
+impl<W: Write> Write for SingleLineWriter<W> {
     /// Is given one whole event at a time, with the end of its line.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         self.0.write_all(&on_one_line(event))?;

@@ -17,13 +17,13 @@ use tracing_subscriber::fmt::MakeWriter;
 pub(super) const QUEUED_BYTES: usize = 2 * 1024 * 1024;
 
 /// How long lines gather after a write. The first line after a rest is written at once.
-const GATHER: Duration = Duration::from_millis(10);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Memory that the buffers keep between bursts.
 const KEPT_BYTES: usize = 64 * 1024;
 
 /// How long the last lines may take to be written.
-const FLUSH: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Takes lines from every thread; clones are the same queue.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ impl Drop for Flush {
         let ended = self
             .0
             .ended
-            .wait_timeout_while(state, FLUSH, |state| !state.ended);
+            .wait_timeout_while(state, FLUSH_TIMEOUT, |state| !state.ended);
         drop(ended.unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -140,7 +140,7 @@ impl Shared {
             lines.shrink_to(KEPT_BYTES);
             let rest = self
                 .lines
-                .wait_timeout_while(self.state(), GATHER, |state| !state.closed);
+                .wait_timeout_while(self.state(), FLUSH_INTERVAL, |state| !state.closed);
             drop(rest.unwrap_or_else(PoisonError::into_inner));
         }
         self.state().ended = true;
@@ -175,7 +175,7 @@ fn write_lines(output: &mut impl Write, mut lines: &[u8]) -> u64 {
             Ok(written) if written > 0 => lines = &lines[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // Whoever shares stderr with the program may have told it not to block.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(GATHER),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FLUSH_INTERVAL),
             // Nobody is left to be told that stderr is gone but who reads the metrics.
             Ok(_) | Err(_) => break,
         }
