@@ -41,7 +41,7 @@ pub struct RunError {
 }
 
 /// An error and all its sources in one line.
-struct Chain<'a>(&'a (dyn Error + 'static));
+struct ErrorChain<'a>(&'a (dyn Error + 'static));
 
 /// The runtime of a shard: the calling thread alone runs all tasks, so bytes and wake-ups stay on
 /// one core. What blocks goes to at most [`BLOCKING_THREADS`] threads.
@@ -81,7 +81,7 @@ where
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            say(name, &Chain(&*error.cause));
+            say(name, &ErrorChain(&*error.cause));
             ExitCode::from(error.status)
         }
         // The panic hook has said what happened.
@@ -125,9 +125,9 @@ impl<E: Error + Send + Sync + 'static> From<E> for RunError {
     }
 }
 
-// === impl Chain ===
+// === impl ErrorChain ===
 
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sources = iter::successors(Some(self.0), |error| (*error).source());
         let texts: Vec<String> = sources.map(ToString::to_string).collect();
@@ -165,7 +165,7 @@ mod tests {
     fn an_error_is_one_line_with_its_sources() {
         let error = fails().unwrap_err();
         assert_eq!(
-            Chain(&*error.cause).to_string(),
+            ErrorChain(&*error.cause).to_string(),
             "bind --listen 127.0.0.1:1: address in use"
         );
     }

@@ -32,12 +32,12 @@ pub struct Tasks {
 /// What the clones of a [`Tasks`] share and no task holds, so that the last clone ends them all.
 #[derive(Debug, Default)]
 struct Owner {
-    live: Arc<Live>,
+    shared: Arc<Shared>,
 }
 
 /// The running tasks.
 #[derive(Debug, Default)]
-struct Live {
+struct Shared {
     table: Mutex<Table>,
     /// Told each time the table becomes empty.
     empty: Notify,
@@ -64,7 +64,7 @@ enum State {
 struct Entry {
     id: u64,
     name: &'static str,
-    live: Arc<Live>,
+    shared: Arc<Shared>,
 }
 
 pin_project! {
@@ -97,15 +97,15 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let entry = Entry::new(&self.owner.live, name);
+        let entry = Entry::new(&self.owner.shared, name);
         let id = entry.id;
         let handle = tokio::spawn(Owned { future, entry }).abort_handle();
-        self.owner.live.started(id, handle);
+        self.owner.shared.started(id, handle);
     }
 
     /// How many tasks have not ended.
     pub fn len(&self) -> usize {
-        self.owner.live.table().running.len()
+        self.owner.shared.table().running.len()
     }
 
     /// Whether all tasks have ended.
@@ -115,7 +115,7 @@ impl Tasks {
 
     /// How many tasks have ended by a panic.
     pub fn panics(&self) -> u64 {
-        self.owner.live.panics.load(Ordering::Relaxed)
+        self.owner.shared.panics.load(Ordering::Relaxed)
     }
 
     /// Waits until no task is left, but no longer than `limit`; says whether none is left.
@@ -123,7 +123,7 @@ impl Tasks {
     pub async fn finish_within(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         loop {
-            let mut emptied = pin!(self.owner.live.empty.notified());
+            let mut emptied = pin!(self.owner.shared.empty.notified());
             // Before the look at the table, or the last task could end in between unheard.
             emptied.as_mut().enable();
             if self.is_empty() {
@@ -138,7 +138,7 @@ impl Tasks {
     /// Ends every task at its next wake-up, dropping its future; returns how many that concerns.
     /// Later tasks may be spawned as before.
     pub fn abort_all(&self) -> usize {
-        self.owner.live.abort_all()
+        self.owner.shared.abort_all()
     }
 }
 
@@ -146,13 +146,13 @@ impl Tasks {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.live.abort_all();
+        self.shared.abort_all();
     }
 }
 
-// === impl Live ===
+// === impl Shared ===
 
-impl Live {
+impl Shared {
     /// Hands the task's handle in, unless the task has ended in the meantime.
     fn started(&self, id: u64, handle: AbortHandle) {
         let aborted = match self.table().running.get_mut(&id) {
@@ -222,8 +222,8 @@ impl Table {
 // === impl Entry ===
 
 impl Entry {
-    fn new(live: &Arc<Live>, name: &'static str) -> Self {
-        let mut table = live.table();
+    fn new(shared: &Arc<Shared>, name: &'static str) -> Self {
+        let mut table = shared.table();
         table.last_id += 1;
         let id = table.last_id;
         table.running.insert(id, State::Starting);
@@ -231,12 +231,12 @@ impl Entry {
         Self {
             id,
             name,
-            live: Arc::clone(live),
+            shared: Arc::clone(shared),
         }
     }
 
     fn panicked(&self, payload: &(dyn Any + Send)) {
-        self.live.panics.fetch_add(1, Ordering::Relaxed);
+        self.shared.panics.fetch_add(1, Ordering::Relaxed);
         let message = panic_message(payload);
         error!(task = self.name, "a task panicked: {message}");
     }
@@ -244,7 +244,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.live.ended(self.id);
+        self.shared.ended(self.id);
     }
 }
 
@@ -294,8 +294,8 @@ mod tests {
         assert_eq!(tasks.len(), 10_000);
         assert!(tasks.finish_within(LONG).await);
         assert!(tasks.is_empty());
-        assert!(tasks.owner.live.table().running.capacity() <= 4 * KEPT_CAPACITY);
-        assert_eq!(Arc::strong_count(&tasks.owner.live), 1);
+        assert!(tasks.owner.shared.table().running.capacity() <= 4 * KEPT_CAPACITY);
+        assert_eq!(Arc::strong_count(&tasks.owner.shared), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -385,7 +385,7 @@ mod tests {
     fn wrapping_adds_four_words_to_a_future() {
         let bare = future::pending::<()>();
         let tasks = Tasks::new();
-        let entry = Entry::new(&tasks.owner.live, "measured");
+        let entry = Entry::new(&tasks.owner.shared, "measured");
         let owned = Owned {
             future: bare,
             entry,
