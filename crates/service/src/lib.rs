@@ -15,3 +15,4 @@ pub mod scrape;
 pub mod telemetry;
 
 mod background_runtime;
+mod error_chain;
