@@ -87,7 +87,7 @@ pub enum StartError {
     Agents(#[from] agents::OpenError),
     /// The admin listener.
     #[error("--admin-listen")]
-    Admin(#[from] admin::BindError),
+    Admin(#[from] admin::AdminBindError),
     /// The admin thread.
     #[error("cannot start the admin thread")]
     AdminThread(#[source] io::Error),

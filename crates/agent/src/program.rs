@@ -37,7 +37,7 @@ pub struct Bound<S> {
 /// The admin listener could not be bound.
 #[derive(Debug, Error)]
 #[error("--admin-listen")]
-pub struct BindError(#[from] admin::BindError);
+pub struct BindError(#[from] admin::AdminBindError);
 
 /// Runs the program `name` from its flags to its end. The bind step makes its way of serving.
 ///

@@ -59,7 +59,7 @@ pub struct AdminThread {
 /// The admin listener could not be bound.
 #[derive(Debug, Error)]
 #[error("cannot listen on the admin address {addr}")]
-pub struct BindError {
+pub struct AdminBindError {
     addr: SocketAddr,
     source: io::Error,
 }
@@ -97,7 +97,7 @@ impl Admin {
     ///
     /// # Errors
     /// When the address is taken or not this machine's.
-    pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
+    pub fn bind(addr: SocketAddr) -> Result<Self, AdminBindError> {
         let bind = || {
             let listener = net::TcpListener::bind(addr)?;
             listener.set_nonblocking(true)?;
@@ -107,7 +107,7 @@ impl Admin {
                 local_addr,
             })
         };
-        let admin = bind().map_err(|source| BindError { addr, source })?;
+        let admin = bind().map_err(|source| AdminBindError { addr, source })?;
         if !addr.ip().to_canonical().is_loopback() {
             warn!(%addr, "the admin address is open to other machines");
         }

@@ -70,7 +70,7 @@ pub enum LogFormat {
 
 /// Why `--log` is not understood.
 #[derive(Debug, Error, PartialEq)]
-pub enum FilterError {
+pub enum LogFilterError {
     /// A part is neither a level nor `PART=LEVEL`.
     #[error("{0:?} is neither a level (off, error, warn, info, debug, trace) nor PART=LEVEL")]
     Directive(String),
@@ -78,7 +78,7 @@ pub enum FilterError {
 
 /// Why the log could not be set up.
 #[derive(Debug, Error)]
-pub enum InitError {
+pub enum LogInitError {
     /// The process has a log already.
     #[error("the log is set up already")]
     Twice(#[source] dispatcher::SetGlobalDefaultError),
@@ -106,11 +106,11 @@ struct SingleLineWriter<W>(W);
 ///
 /// # Errors
 /// When called twice in a process, or when the system refuses the thread that writes.
-pub fn init(args: &TelemetryArgs) -> Result<TelemetryGuard, InitError> {
-    let (queue, flush) = Queue::start(io::stderr()).map_err(InitError::Thread)?;
+pub fn init(args: &TelemetryArgs) -> Result<TelemetryGuard, LogInitError> {
+    let (queue, flush) = Queue::start(io::stderr()).map_err(LogInitError::Thread)?;
     let colour = io::stderr().is_terminal();
     let dispatch = args.dispatch(queue.clone(), colour);
-    dispatcher::set_global_default(dispatch).map_err(InitError::Twice)?;
+    dispatcher::set_global_default(dispatch).map_err(LogInitError::Twice)?;
     *FLUSH.lock().unwrap_or_else(PoisonError::into_inner) = Some(flush);
     // Not queued: a panic may abort the process, or come after the last flush.
     let direct = args.dispatch(io::stderr, colour);
@@ -222,10 +222,10 @@ fn on_one_line(event: &[u8]) -> Cow<'_, [u8]> {
 
 /// Stricter than the library, which takes a misspelt level for the name of a part and would then
 /// log that part alone.
-fn parse_filter(filter: &str) -> Result<Targets, FilterError> {
+fn parse_filter(filter: &str) -> Result<Targets, LogFilterError> {
     let mut targets = Targets::new();
     for directive in filter.split(',') {
-        let unknown = || FilterError::Directive(directive.to_owned());
+        let unknown = || LogFilterError::Directive(directive.to_owned());
         let level = |text: &str| text.parse::<LevelFilter>().map_err(|_| unknown());
         targets = match directive.split_once('=') {
             Some(("", _) | (_, "")) => return Err(unknown()),
