@@ -16,7 +16,6 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 use tracing::error;
 
 /// A table that had more than this many live tasks gives memory back as they end.
@@ -118,21 +117,24 @@ impl Tasks {
         self.owner.shared.panics.load(Ordering::Relaxed)
     }
 
-    /// Waits until no task is left, but no longer than `limit`; says whether none is left.
-    /// The tasks that are left go on.
-    pub async fn finish_within(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
+    /// Waits until no task is left; with none, returns at once. Tasks may be spawned meanwhile, and
+    /// then count too. Cancel-safe: a wait that is dropped and begun again misses nothing.
+    pub async fn emptied(&self) {
         loop {
             let mut emptied = pin!(self.owner.shared.empty.notified());
-            // Before the look at the table, or the last task could end in between unheard.
+            // Registered before the table is read: the last task may end between the two.
             emptied.as_mut().enable();
             if self.is_empty() {
-                return true;
+                return;
             }
-            if tokio::time::timeout_at(deadline, emptied).await.is_err() {
-                return self.is_empty();
-            }
+            emptied.await;
         }
+    }
+
+    /// Waits until no task is left, but no longer than `limit`; returns whether none is left.
+    /// The tasks that are left go on.
+    pub async fn finish_within(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.emptied()).await.is_ok()
     }
 
     /// Ends every task at its next wake-up, dropping its future; returns how many that concerns.

@@ -1,6 +1,7 @@
 use std::future;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -112,4 +113,36 @@ fn wrapping_adds_four_words_to_a_future() {
         entry,
     };
     assert!(size_of_val(&owned) <= 4 * size_of::<usize>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_the_end_may_be_dropped_and_begun_again() {
+    let tasks = Tasks::new();
+    tasks.emptied().await;
+    let (go_on, told) = oneshot::channel::<()>();
+    tasks.spawn("first", async { told.await.unwrap() });
+    for _ in 0..3 {
+        tokio::select! {
+            biased;
+            () = tasks.emptied() => panic!("a task is left"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    go_on.send(()).unwrap();
+    let emptied = tokio::time::timeout(LONG, tasks.emptied()).await;
+    emptied.expect("the end of the last task is seen");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_spawned_during_the_wait_counts() {
+    let tasks = Tasks::new();
+    let parent = tasks.clone();
+    let start = Instant::now();
+    tasks.spawn("parent", async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        parent.spawn("child", tokio::time::sleep(Duration::from_secs(2)));
+    });
+    tasks.emptied().await;
+    assert_eq!(start.elapsed().as_secs(), 3);
+    assert!(tasks.finish_within(Duration::ZERO).await);
 }
