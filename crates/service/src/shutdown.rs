@@ -1,5 +1,7 @@
 //! When to stop: the first SIGTERM or SIGINT asks for it, a second one ends the process at once.
 
+mod drain;
+
 use std::io;
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use self::drain::{Drain, DrainWatch};
 use crate::background_runtime::BackgroundRuntime;
 use crate::telemetry;
 
