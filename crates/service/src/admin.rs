@@ -1,7 +1,9 @@
-//! The admin listener: `/livez`, `/readyz` and `/metrics` over HTTP/1.
+//! The admin listener: `/livez`, `/readyz`, `/metrics` and pages of the program over HTTP/1.
 //!
-//! It has a thread and a runtime of its own, so that a scrape takes no time from a tunnel and a
-//! busy shard does not look dead. `/livez` says only that the process runs.
+//! It has a thread and a runtime of its own: a scrape takes no time from a tunnel, and a busy
+//! shard does not fail its liveness probe. `/livez` reports only that the process runs.
+
+mod routes;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -10,26 +12,19 @@ use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::Request;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, error, warn};
 
+pub use self::routes::{Page, Routes};
 use crate::background_runtime::BackgroundRuntime;
 use crate::readiness::Readiness;
-
-/// Type of the `OpenMetrics` text format, as its specification writes it.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// How long to wait after the system refuses to accept, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -75,13 +70,6 @@ struct Limits {
     whole: Duration,
 }
 
-/// What the answers are made from.
-#[derive(Debug)]
-struct Sources {
-    readiness: Readiness,
-    registry: Arc<Registry>,
-}
-
 /// The open connections, oldest first.
 #[derive(Debug, Default)]
 struct Connections {
@@ -119,23 +107,27 @@ impl Admin {
         self.local_addr
     }
 
-    /// Answers from a thread of its own until the returned owner is dropped.
+    /// Serves the standard pages on a thread of its own until the returned owner is dropped.
     ///
     /// # Errors
     /// When the system refuses the thread or its poller.
     pub fn serve(self, readiness: Readiness, registry: Arc<Registry>) -> io::Result<AdminThread> {
-        let sources = Sources {
-            readiness,
-            registry,
-        };
-        self.serve_within(LIMITS, sources)
+        self.serve_routes(Routes::standard(readiness, registry))
     }
 
-    fn serve_within(self, limits: Limits, sources: Sources) -> io::Result<AdminThread> {
+    /// Serves these pages on a thread of its own until the returned owner is dropped.
+    ///
+    /// # Errors
+    /// When the system refuses the thread or its poller.
+    pub fn serve_routes(self, routes: Routes) -> io::Result<AdminThread> {
+        self.serve_within(LIMITS, routes)
+    }
+
+    fn serve_within(self, limits: Limits, routes: Routes) -> io::Result<AdminThread> {
         let listener = self.listener;
         let thread = BackgroundRuntime::start("admin", move || {
             let listener = TcpListener::from_std(listener)?;
-            Ok(answer(listener, limits, Arc::new(sources)))
+            Ok(serve_all(listener, limits, Arc::new(routes)))
         })?;
         Ok(AdminThread { _thread: thread })
     }
@@ -145,20 +137,20 @@ impl Admin {
 
 impl Connections {
     /// Serves one more connection, at the cost of the oldest when there are `limits.connections`.
-    fn add(&mut self, socket: TcpStream, limits: Limits, sources: Arc<Sources>) {
+    fn add(&mut self, socket: TcpStream, limits: Limits, routes: Arc<Routes>) {
         self.oldest_first.retain(|task| !task.is_finished());
         if self.oldest_first.len() >= limits.connections
             && let Some(oldest) = self.oldest_first.pop_front()
         {
             oldest.abort();
         }
-        let task = self.tasks.spawn(serve_one(socket, limits, sources));
+        let task = self.tasks.spawn(serve_one(socket, limits, routes));
         self.oldest_first.push_back(task);
     }
 }
 
 /// What the admin thread does.
-async fn answer(listener: TcpListener, limits: Limits, sources: Arc<Sources>) {
+async fn serve_all(listener: TcpListener, limits: Limits, routes: Arc<Routes>) {
     let mut connections = Connections::default();
     let mut refused = false;
     loop {
@@ -166,7 +158,7 @@ async fn answer(listener: TcpListener, limits: Limits, sources: Arc<Sources>) {
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
                     refused = false;
-                    connections.add(socket, limits, Arc::clone(&sources));
+                    connections.add(socket, limits, Arc::clone(&routes));
                 }
                 Err(error) => {
                     // Once per outage: every further refusal has the same reason.
@@ -191,9 +183,9 @@ fn report(ended: Result<(), JoinError>) {
 }
 
 /// Answers one request, or ends the connection at one of the limits.
-async fn serve_one(socket: TcpStream, limits: Limits, sources: Arc<Sources>) {
+async fn serve_one(socket: TcpStream, limits: Limits, routes: Arc<Routes>) {
     let service = service_fn(|request: Request<_>| {
-        let response = respond(request.method(), request.uri().path(), &sources);
+        let response = routes.respond(request.method(), request.uri().path());
         async { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -208,49 +200,6 @@ async fn serve_one(socket: TcpStream, limits: Limits, sources: Arc<Sources>) {
         Ok(Err(error)) => debug!(%error, "an admin connection failed"),
         Err(_) => debug!("an admin connection took too long"),
     }
-}
-
-fn respond(method: &Method, path: &str, sources: &Sources) -> Response<Full<Bytes>> {
-    if !matches!(path, "/livez" | "/readyz" | "/metrics") {
-        return page(StatusCode::NOT_FOUND, "not found\n");
-    }
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-        let allowed = HeaderValue::from_static("GET, HEAD");
-        response.headers_mut().insert(ALLOW, allowed);
-        return response;
-    }
-    match path {
-        "/livez" => page(StatusCode::OK, "live\n"),
-        "/readyz" => match sources.readiness.state() {
-            Ok(()) => page(StatusCode::OK, "ready\n"),
-            Err(reasons) => page(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
-        },
-        _ => metrics(&sources.registry),
-    }
-}
-
-fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
-    let mut samples = String::new();
-    if let Err(error) = text::encode(&mut samples, registry) {
-        error!(%error, "a metric cannot be written");
-        return page(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "a metric cannot be written\n",
-        );
-    }
-    let mut response = page(StatusCode::OK, samples);
-    let openmetrics = HeaderValue::from_static(OPENMETRICS);
-    response.headers_mut().insert(CONTENT_TYPE, openmetrics);
-    response
-}
-
-fn page(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static(PLAIN);
-    response.headers_mut().insert(CONTENT_TYPE, plain);
-    response
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use prometheus_client::collector::Collector;
@@ -15,11 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn start(limits: Limits, readiness: &Readiness, registry: Registry) -> (AdminThread, SocketAddr) {
     let admin = Admin::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let addr = admin.local_addr();
-    let sources = Sources {
-        readiness: readiness.clone(),
-        registry: Arc::new(registry),
-    };
-    (admin.serve_within(limits, sources).unwrap(), addr)
+    let routes = Routes::standard(readiness.clone(), Arc::new(registry));
+    (admin.serve_within(limits, routes).unwrap(), addr)
 }
 
 fn connect(addr: SocketAddr) -> TcpStream {
@@ -73,6 +71,53 @@ fn answers_each_page_and_refuses_the_rest() {
 }
 
 #[test]
+fn a_program_adds_pages_of_its_own() {
+    let admin = Admin::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let addr = admin.local_addr();
+    let asked = AtomicUsize::new(0);
+    let routes = Routes::standard(Readiness::new(), Arc::default())
+        .get("/sessions", move || {
+            let count = asked.fetch_add(1, Ordering::Relaxed);
+            Page::new("application/json", format!("{{\"asked\":{count}}}"))
+        })
+        .get("/reload", || Page::unavailable("no files\n"))
+        .get("/bug", || panic!("on purpose"));
+    let _thread = admin.serve_routes(routes).unwrap();
+    for count in 0..2 {
+        let answer = ask(addr, "GET /sessions");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(
+            answer.contains("content-type: application/json\r\n"),
+            "{answer}"
+        );
+        assert!(
+            answer.ends_with(&format!("\r\n\r\n{{\"asked\":{count}}}")),
+            "{answer}"
+        );
+    }
+    let head = ask(addr, "HEAD /sessions");
+    assert!(
+        head.contains("content-length: 11\r\n") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+    assert!(ask(addr, "POST /sessions").starts_with("HTTP/1.1 405 "));
+    assert!(ask(addr, "GET /sessions/").starts_with("HTTP/1.1 404 "));
+    assert!(ask(addr, "GET /reload").starts_with("HTTP/1.1 503 "));
+    assert_eq!(ask(addr, "GET /bug"), "");
+    for standard in ["/livez", "/readyz", "/metrics"] {
+        let answer = ask(addr, &format!("GET {standard}"));
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{standard}: {answer}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "the admin path /livez has two pages")]
+fn a_path_has_one_page() {
+    let routes = Routes::standard(Readiness::new(), Arc::default());
+    drop(routes.get("/livez", || Page::text("mine")));
+}
+
+#[test]
 fn readyz_lists_what_is_missing_until_nothing_is() {
     let readiness = Readiness::new();
     let (_thread, addr) = start(LIMITS, &readiness, Registry::default());
@@ -97,7 +142,7 @@ fn metrics_are_lines_of_name_and_number_with_their_type_and_an_end() {
     let answer = ask(addr, "GET /metrics");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(
-        head.contains(&format!("content-type: {OPENMETRICS}")),
+        head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
         "{head}"
     );
     assert!(body.ends_with("# EOF\n"), "{body}");
