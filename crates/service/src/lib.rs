@@ -9,6 +9,7 @@ pub mod tasks;
 
 pub mod admin;
 pub mod build_info;
+pub mod live;
 pub mod probe;
 pub mod readiness;
 pub mod scrape;
