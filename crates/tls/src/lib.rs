@@ -23,7 +23,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 pub use crate::identity::{Identity, IdentityError};
-pub use crate::load::{Credentials, LoadError, PemPath, Roots};
+pub use crate::load::{Credentials, LoadError, PemBytes, PemPath, Roots};
 
 /// AES-128-GCM first: the cheapest with AES instructions, which every server machine has, and
 /// strong enough; a larger key buys nothing against today's attacks.

@@ -3,10 +3,10 @@
 //! Everything that would make a peer refuse the handshake later is refused here, at start, with
 //! one line that names the flag, the file and the reason.
 
+mod file;
+
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,17 +18,8 @@ use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The largest PEM file read, in bytes; a system's whole bundle of roots is a fifth of it.
-pub const MAX_FILE: u64 = 1024 * 1024;
-
-/// A PEM file and the command-line flag that named it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PemPath {
-    /// The flag as typed, for example `--cert-file`.
-    pub flag: &'static str,
-    /// Where the file is.
-    pub path: PathBuf,
-}
+use self::file::read;
+pub use self::file::{MAX_FILE, PemBytes, PemPath};
 
 /// What this process proves its identity with: a certificate chain, leaf first, and its key.
 #[derive(Clone)]
@@ -96,23 +87,6 @@ pub enum LoadReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Date(OffsetDateTime);
 
-// === impl PemPath ===
-
-impl PemPath {
-    fn fails(&self, reason: LoadReason) -> LoadError {
-        LoadError {
-            file: self.clone(),
-            reason,
-        }
-    }
-}
-
-impl fmt::Display for PemPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.flag, self.path)
-    }
-}
-
 // === impl Credentials ===
 
 impl Credentials {
@@ -128,8 +102,35 @@ impl Credentials {
     }
 
     fn load_at(cert: &PemPath, key: &PemPath, now: OffsetDateTime) -> Result<Self, LoadError> {
-        let chain = read_certificates(cert)?;
-        let signer = aws_lc_rs::sign::any_supported_type(&read_key(key)?).map_err(|_| {
+        let chain = parse_certificates(cert.with(&read(cert)?))?;
+        let parsed_key = parse_key(key.with(&read(key)?))?;
+        Self::check(cert, chain, key, &parsed_key, now)
+    }
+
+    /// The same as [`Credentials::load`] with files that the caller has read, at the time `now`:
+    /// a function of its arguments, for a reload that compares contents before it parses them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Credentials::load`], but never [`LoadReason::Unreadable`].
+    pub fn parse(
+        cert: PemBytes<'_>,
+        key: PemBytes<'_>,
+        now: SystemTime,
+    ) -> Result<Self, LoadError> {
+        let chain = parse_certificates(cert)?;
+        let parsed_key = parse_key(key)?;
+        Self::check(cert.file, chain, key.file, &parsed_key, now.into())
+    }
+
+    fn check(
+        cert: &PemPath,
+        chain: Vec<CertificateDer<'static>>,
+        key: &PemPath,
+        parsed_key: &PrivateKeyDer<'static>,
+        now: OffsetDateTime,
+    ) -> Result<Self, LoadError> {
+        let signer = aws_lc_rs::sign::any_supported_type(parsed_key).map_err(|_| {
             key.fails(unusable(
                 "private key",
                 &"not RSA of 2048 to 8192 bits, ECDSA or Ed25519",
@@ -192,9 +193,23 @@ impl Roots {
     }
 
     fn load_at(file: &PemPath, now: OffsetDateTime) -> Result<Self, LoadError> {
+        Self::parse_at(file.with(&read(file)?), now)
+    }
+
+    /// The same as [`Roots::load`] with a file that the caller has read, at the time `now`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Roots::load`], but never [`LoadReason::Unreadable`].
+    pub fn parse(pem: PemBytes<'_>, now: SystemTime) -> Result<Self, LoadError> {
+        Self::parse_at(pem, now.into())
+    }
+
+    fn parse_at(pem: PemBytes<'_>, now: OffsetDateTime) -> Result<Self, LoadError> {
+        let file = pem.file;
         let mut current = Vec::new();
         let mut expired = None;
-        for (index, der) in read_certificates(file)?.into_iter().enumerate() {
+        for (index, der) in parse_certificates(pem)?.into_iter().enumerate() {
             match check_dates(index + 1, &der, now) {
                 Ok(()) | Err(LoadReason::NotYetValid { .. }) => current.push(der),
                 Err(reason @ LoadReason::Expired { .. }) => expired = Some(reason),
@@ -248,9 +263,10 @@ impl fmt::Display for Date {
 }
 
 /// Every certificate of a file, at least one, each accepted by the parser that peers use.
-fn read_certificates(file: &PemPath) -> Result<Vec<CertificateDer<'static>>, LoadError> {
-    let bytes = read(file)?;
-    let certificates = CertificateDer::pem_slice_iter(&bytes)
+fn parse_certificates(pem: PemBytes<'_>) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    pem.check_size()?;
+    let file = pem.file;
+    let certificates = CertificateDer::pem_slice_iter(pem.bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| file.fails(malformed(&error, "certificate")))?;
     if certificates.is_empty() {
@@ -263,9 +279,10 @@ fn read_certificates(file: &PemPath) -> Result<Vec<CertificateDer<'static>>, Loa
     Ok(certificates)
 }
 
-fn read_key(file: &PemPath) -> Result<PrivateKeyDer<'static>, LoadError> {
+fn parse_key(pem: PemBytes<'_>) -> Result<PrivateKeyDer<'static>, LoadError> {
     const ENCRYPTED: &[u8] = b"ENCRYPTED";
-    let bytes = read(file)?;
+    pem.check_size()?;
+    let PemBytes { file, bytes } = pem;
     // Both forms have the word: the PKCS#8 label and the `Proc-Type` line of older files.
     if bytes
         .windows(ENCRYPTED.len())
@@ -273,20 +290,8 @@ fn read_key(file: &PemPath) -> Result<PrivateKeyDer<'static>, LoadError> {
     {
         return Err(file.fails(unusable("private key", &"it is encrypted")));
     }
-    PrivateKeyDer::from_pem_slice(&bytes)
+    PrivateKeyDer::from_pem_slice(bytes)
         .map_err(|error| file.fails(malformed(&error, "private key")))
-}
-
-fn read(file: &PemPath) -> Result<Vec<u8>, LoadError> {
-    let mut bytes = Vec::new();
-    File::open(&file.path)
-        .and_then(|open| open.take(MAX_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|error| file.fails(LoadReason::Unreadable(error)))?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= MAX_FILE) {
-        Ok(bytes)
-    } else {
-        Err(file.fails(LoadReason::TooLarge))
-    }
 }
 
 /// The library's own texts show lines as lists of byte values, and might show a key's.

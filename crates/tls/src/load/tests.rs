@@ -197,6 +197,45 @@ fn expired_and_future_certificates_are_refused_at_load() {
 }
 
 #[test]
+fn bytes_that_were_read_give_what_their_files_give() {
+    let ca = ca();
+    let (good, other) = (issue(&ca), issue(&ca));
+    let path = |flag, name: &str| PemPath {
+        flag,
+        path: name.into(),
+    };
+    let (cert, key) = (
+        path("--cert-file", "cert.pem"),
+        path("--cert-key", "key.pem"),
+    );
+    let roots = path("--ca-file", "ca.pem");
+    let chain = good.certificate_pem.as_bytes();
+    let now = SystemTime::now();
+    let parse = |key_pem: &str, now| {
+        let key = key.with(key_pem.as_bytes());
+        Credentials::parse(cert.with(chain), key, now).map_err(|error| error.to_string())
+    };
+    let parsed = parse(&good.key_pem, now).unwrap();
+    assert_eq!(parsed.chain(), [good.certificate().clone()]);
+    let error = parse(&other.key_pem, now).unwrap_err();
+    assert_eq!(
+        error,
+        load_text(&good.certificate_pem, &other.key_pem).unwrap_err()
+    );
+    let later = now + Duration::from_hours(48);
+    let error = parse(&good.key_pem, later).unwrap_err();
+    assert!(error.contains("certificate 1 expired on"), "{error}");
+
+    let bundle = roots.with(ca.pem().as_bytes());
+    assert_eq!(Roots::parse(bundle, now).unwrap().len(), 1);
+    let error = Roots::parse(bundle, later).unwrap_err().to_string();
+    assert!(error.contains("certificate 1 expired on"), "{error}");
+    let huge = vec![b' '; usize::try_from(MAX_FILE).unwrap() + 1];
+    let error = Roots::parse(roots.with(&huge), now).unwrap_err();
+    assert!(matches!(error.reason, LoadReason::TooLarge), "{error}");
+}
+
+#[test]
 fn roots_leave_out_the_expired_and_refuse_to_be_empty() {
     let dir = tempfile::tempdir().unwrap();
     let file = PemPath {
@@ -231,4 +270,10 @@ fn debug_shows_no_key() {
     let expected = "Credentials { chain: 1 certificates, key: redacted }";
     assert_eq!(format!("{credentials:?}"), expected);
     assert_eq!(format!("{issued:?}"), "Issued { key: redacted }");
+    let file = PemPath {
+        flag: "--cert-key",
+        path: "key.pem".into(),
+    };
+    let shown = format!("{:?}", file.with(b"secret"));
+    assert_eq!(shown, r#"--cert-key "key.pem" (6 bytes)"#);
 }
