@@ -47,6 +47,7 @@ pub struct Admin {
 
 /// The thread that answers; it stops when this is dropped.
 #[derive(Debug)]
+#[must_use = "dropping it stops the admin pages"]
 pub struct AdminThread {
     _thread: BackgroundRuntime,
 }

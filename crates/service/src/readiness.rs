@@ -11,6 +11,7 @@ pub struct Readiness {
 
 /// One part's say in the readiness of the process; a dropped latch has no say any more.
 #[derive(Debug)]
+#[must_use = "a dropped latch no longer counts"]
 pub struct Latch {
     id: u64,
     name: &'static str,

@@ -139,13 +139,11 @@ impl DevCa {
     }
 
     /// The authority's certificate as PEM.
-    #[must_use]
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
     /// Trust in this authority alone.
-    #[must_use]
     pub fn roots(&self) -> Roots {
         Roots::from_certificates(std::slice::from_ref(&self.certificate))
             .expect("generate made a certificate that parses")
@@ -171,13 +169,11 @@ impl fmt::Debug for DevCa {
 
 impl Issued {
     /// Ready for a configuration, whatever the dates say.
-    #[must_use]
     pub fn credentials(&self) -> Credentials {
         self.credentials.clone()
     }
 
     /// The certificate.
-    #[must_use]
     pub fn certificate(&self) -> &CertificateDer<'static> {
         self.credentials
             .chain()

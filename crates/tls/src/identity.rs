@@ -64,7 +64,6 @@ impl Identity {
 
     /// The one name to know the peer by: its first URI, else its first DNS name, else its
     /// common name.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.names().next().unwrap_or_default()
     }

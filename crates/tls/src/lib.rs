@@ -70,7 +70,6 @@ pub fn quic_server(
 }
 
 /// For QUIC, towards a server: TLS 1.3, showing `credentials`, trusting `servers`.
-#[must_use]
 pub fn quic_client(
     credentials: &Credentials,
     servers: &Roots,
@@ -93,7 +92,6 @@ pub fn tcp_server(
 }
 
 /// For TCP, towards a server: TLS 1.2 and 1.3, ALPN `http/1.1`, trusting `servers`.
-#[must_use]
 pub fn tcp_client(servers: &Roots, credentials: Option<&Credentials>) -> Arc<ClientConfig> {
     client(servers, credentials, TCP_VERSIONS, &[HTTP_1_1])
 }

@@ -158,7 +158,6 @@ impl Credentials {
     }
 
     /// The certificates that a peer is shown, leaf first; at least one.
-    #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.0.cert
     }
@@ -236,7 +235,6 @@ impl Roots {
     }
 
     /// How many authorities are trusted; at least one.
-    #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
         self.0.len()

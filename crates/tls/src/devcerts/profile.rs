@@ -37,7 +37,6 @@ enum Name {
 
 impl Validity {
     /// From one hour ago until this many days from now.
-    #[must_use]
     pub fn days(days: u16) -> Self {
         let now = SystemTime::now();
         Self {
@@ -47,7 +46,6 @@ impl Validity {
     }
 
     /// Ended one hour ago, after a day.
-    #[must_use]
     pub fn expired() -> Self {
         let last = SystemTime::now() - BACKDATED;
         Self {
@@ -57,7 +55,6 @@ impl Validity {
     }
 
     /// Starts in one hour, for a day.
-    #[must_use]
     pub fn not_yet() -> Self {
         let first = SystemTime::now() + BACKDATED;
         Self {
@@ -80,7 +77,6 @@ impl Validity {
 
 impl Profile {
     /// A server's certificate for these DNS names and IP addresses, valid for a day.
-    #[must_use]
     pub fn server(names: &[&str]) -> Self {
         let names = names.iter().map(|name| match name.parse() {
             Ok(ip) => Name::Ip(ip),
@@ -95,7 +91,6 @@ impl Profile {
     }
 
     /// A certificate for an agent or a client, without any name yet, valid for a day.
-    #[must_use]
     pub fn client() -> Self {
         Self {
             common_name: None,
@@ -106,28 +101,24 @@ impl Profile {
     }
 
     /// Adds a URI to the subject alternative name.
-    #[must_use]
     pub fn uri(mut self, uri: &str) -> Self {
         self.names.push(Name::Uri(uri.to_owned()));
         self
     }
 
     /// Adds a DNS name to the subject alternative name.
-    #[must_use]
     pub fn dns(mut self, name: &str) -> Self {
         self.names.push(Name::Dns(name.to_owned()));
         self
     }
 
     /// Sets the subject's common name.
-    #[must_use]
     pub fn common_name(mut self, name: &str) -> Self {
         self.common_name = Some(name.to_owned());
         self
     }
 
     /// Sets when the certificate is valid.
-    #[must_use]
     pub const fn valid(mut self, validity: Validity) -> Self {
         self.validity = validity;
         self
