@@ -1,8 +1,8 @@
-//! Throw-away certificates for the quick start, the demonstration and the tests.
+//! Development certificates for the quick start, the demonstration and the tests.
 //!
-//! [`DevCerts`] is the usual set: one authority whose key is forgotten, and a server, an agent and
-//! a client. [`DevCa`] and [`Profile`] make every other certificate that a test may need: expired,
-//! not yet valid, of a foreign authority, for another name, with more identities.
+//! [`DevCerts`] is the usual set: an authority whose key is not written, and a server, an agent and
+//! a client. [`DevCa`] and [`Profile`] make other certificates for tests: expired, not yet valid,
+//! of another authority, for another name, with more identities.
 
 mod profile;
 
@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 pub use self::profile::{Profile, Validity};
 use crate::load::{Credentials, PemPath, Roots};
 
-/// The names of [`DevCerts::server`]; the first two are what the quick start's programs dial.
+/// The names of [`DevCerts::server`]; the programs of the quick start dial the first two.
 pub const SERVER_NAMES: &[&str] = &[
     "localhost",
     "quic-tunnel-server",
@@ -33,11 +33,11 @@ pub const AGENT_URI: &str = "spiffe://towline.test/agent";
 /// The identity of [`DevCerts::client`].
 pub const CLIENT_URI: &str = "spiffe://towline.test/client";
 
-/// Keys are for their owner alone from the moment that the file exists.
+/// Keys can be read by their owner alone, from the moment that the file exists.
 const KEY_MODE: u32 = 0o600;
 const CERTIFICATE_MODE: u32 = 0o644;
 
-/// An authority that lives as long as this value.
+/// A certificate authority; its key exists in memory only.
 pub struct DevCa {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -54,10 +54,10 @@ pub struct Issued {
     credentials: Credentials,
 }
 
-/// The set that the quick start uses.
+/// The set of the quick start.
 #[derive(Debug)]
 pub struct DevCerts {
-    /// Issued the three below; issues more while this value lives.
+    /// The authority that issued the three below, and can issue more.
     pub ca: DevCa,
     /// For proxy-server, with [`SERVER_NAMES`].
     pub server: Issued,
@@ -67,24 +67,24 @@ pub struct DevCerts {
     pub client: Issued,
 }
 
-/// Why there are no certificates.
+/// The certificates could not be made or written.
 #[derive(Debug, thiserror::Error)]
 pub enum DevCertsError {
-    /// A name does not fit into a certificate, or the system has no randomness.
+    /// A name is not valid in a certificate, or the system has no randomness.
     #[error("cannot make a certificate: {0}")]
     Generate(#[from] rcgen::Error),
-    /// What was made is refused by our own parser.
+    /// The certificate that was made is refused by rustls.
     #[error("cannot use the certificate made: {0}")]
     Unusable(#[from] rustls::Error),
-    /// Nothing is overwritten: the file may be somebody's only key.
+    /// The file exists, and is not overwritten: it may be the only copy of a key.
     #[error("{0:?} exists already")]
     Exists(PathBuf),
-    /// The operating system refuses.
+    /// The file or folder cannot be written.
     #[error("cannot write {path:?}: {error}")]
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// What the system reported.
         error: io::Error,
     },
 }
@@ -92,7 +92,7 @@ pub enum DevCertsError {
 // === impl DevCa ===
 
 impl DevCa {
-    /// Makes an authority with a key (ECDSA P-256) and a name of its own.
+    /// Makes an authority with a new key (ECDSA P-256) and a unique name.
     ///
     /// # Errors
     ///
@@ -100,8 +100,8 @@ impl DevCa {
     pub fn generate(validity: Validity) -> Result<Self, DevCertsError> {
         let key = KeyPair::generate()?;
         let mut params = validity.params();
-        // The start of the key keeps two authorities' names apart, as verifiers expect; the first
-        // byte only says how the point is encoded.
+        // Verifiers expect authorities with different keys to have different names. The first byte
+        // of the key is the same for all: it is the encoding of the point.
         let tag: String = key
             .public_key_raw()
             .iter()
@@ -126,7 +126,7 @@ impl DevCa {
     ///
     /// # Errors
     ///
-    /// A name of the profile does not fit into a certificate.
+    /// A name of the profile is not valid in a certificate.
     pub fn issue(&self, profile: &Profile) -> Result<Issued, DevCertsError> {
         let key = KeyPair::generate()?;
         let certificate = profile.params()?.signed_by(&key, &self.issuer)?;
@@ -138,12 +138,12 @@ impl DevCa {
         })
     }
 
-    /// The authority's certificate as PEM.
+    /// The certificate of the authority as PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// Trust in this authority alone.
+    /// Roots that trust this authority alone.
     pub fn roots(&self) -> Roots {
         Roots::from_certificates(std::slice::from_ref(&self.certificate))
             .expect("generate made a certificate that parses")
@@ -168,7 +168,7 @@ impl fmt::Debug for DevCa {
 // === impl Issued ===
 
 impl Issued {
-    /// Ready for a configuration, whatever the dates say.
+    /// The credentials for a configuration; the dates are not checked.
     pub fn credentials(&self) -> Credentials {
         self.credentials.clone()
     }
@@ -181,8 +181,8 @@ impl Issued {
             .expect("issue made a chain of one")
     }
 
-    /// Writes `NAME.pem` and `NAME-key.pem` into a folder that exists, and names them as a program
-    /// given `--cert-file` and `--cert-key` would.
+    /// Writes `NAME.pem` and `NAME-key.pem` into a folder that exists, and returns their paths as
+    /// the values of `--cert-file` and `--cert-key`.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl fmt::Debug for Issued {
 // === impl DevCerts ===
 
 impl DevCerts {
-    /// What [`DevCerts::write`] makes.
+    /// The files that [`DevCerts::write`] makes.
     pub const FILES: &[&str] = &[
         "ca.pem",
         "server.pem",
@@ -225,7 +225,7 @@ impl DevCerts {
         "client-key.pem",
     ];
 
-    /// Makes the set, all with this validity.
+    /// Makes the set; all certificates have this validity.
     ///
     /// # Errors
     ///
@@ -243,8 +243,8 @@ impl DevCerts {
         })
     }
 
-    /// Writes [`DevCerts::FILES`] into a folder, which is made if needed; keys have mode 0600, and
-    /// the authority's key is not written.
+    /// Writes [`DevCerts::FILES`] into a folder, which is created if needed. Keys have mode 0600;
+    /// the key of the authority is not written.
     ///
     /// # Errors
     ///

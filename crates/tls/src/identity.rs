@@ -1,4 +1,4 @@
-//! Who a peer is, read from the certificate that the handshake has verified.
+//! The identity of a peer, read from the certificate that the handshake has verified.
 
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub const MAX_NAME: usize = 2048;
 
 /// The names in one certificate. Each is at most [`MAX_NAME`] bytes without control characters,
-/// so that it can go into a log line or a metric as it is.
+/// so it can be written into a log line or a metric as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// URIs of the subject alternative name, in the certificate's order.
@@ -19,10 +19,10 @@ pub struct Identity {
     pub common_name: Option<String>,
 }
 
-/// A certificate that does not say who its owner is.
+/// A certificate has no usable name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// It is not a certificate that the verifier reads.
+    /// The verifier cannot parse it.
     #[error("the certificate cannot be parsed: {0}")]
     Unparsable(String),
     /// It has neither URI nor DNS name nor one common name.
@@ -36,11 +36,12 @@ pub enum IdentityError {
 // === impl Identity ===
 
 impl Identity {
-    /// Reads the names; the caller has let the handshake verify the certificate.
+    /// Reads the names. The certificate must have been verified by the handshake.
     ///
     /// # Errors
     ///
-    /// The certificate cannot be parsed, has no name, or has one that could forge a log line.
+    /// The certificate cannot be parsed, has no name, or has one that is empty, too long or has
+    /// control characters.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
         // The alternative names come from the parser that verified the chain, so that the two
         // cannot disagree; it does not read common names.
@@ -62,8 +63,8 @@ impl Identity {
         }
     }
 
-    /// The one name to know the peer by: its first URI, else its first DNS name, else its
-    /// common name.
+    /// The name that identifies the peer: its first URI, else its first DNS name, else its common
+    /// name.
     pub fn name(&self) -> &str {
         self.names().next().unwrap_or_default()
     }

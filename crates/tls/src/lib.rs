@@ -1,12 +1,13 @@
 //! Certificates and keys in, rustls configurations out.
 //!
-//! The only place that chooses the crypto provider (aws-lc-rs), protocol versions, key exchange,
+//! The only crate that chooses the crypto provider (aws-lc-rs), protocol versions, key exchange,
 //! cipher order and ALPN. Every configuration is made here with the same provider, passed
-//! explicitly, so nothing depends on a process-wide default.
+//! explicitly, so nothing depends on a process-wide default. A configuration is a function of the
+//! values that [`load`] returns: after a reload of these, make a new one and swap it whole.
 //!
-//! There is no 0-RTT (it can be replayed) and no session resumption: a resumed session would skip
-//! the check of the client's certificate, and outlive its expiry or the removal of its root.
-//! Sessions live for hours, so one full handshake costs nothing that can be measured.
+//! There is no 0-RTT (it can be replayed) and no session resumption: a resumed session skips the
+//! check of the client's certificate, so it would outlive the expiry of the certificate or the
+//! removal of its root. Sessions last for hours, so the cost of full handshakes is negligible.
 
 pub mod devcerts;
 pub mod identity;
@@ -25,8 +26,8 @@ use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, SupportedProtocol
 pub use crate::identity::{Identity, IdentityError};
 pub use crate::load::{Credentials, LoadError, PemBytes, PemPath, Roots};
 
-/// AES-128-GCM first: the cheapest with AES instructions, which every server machine has, and
-/// strong enough; a larger key buys nothing against today's attacks.
+/// AES-128-GCM first: the cheapest cipher on machines with AES instructions. A longer key adds no
+/// protection against known attacks.
 const CIPHER_SUITES: &[SupportedCipherSuite] = &[
     cipher_suite::TLS13_AES_128_GCM_SHA256,
     cipher_suite::TLS13_AES_256_GCM_SHA384,
@@ -39,28 +40,29 @@ const CIPHER_SUITES: &[SupportedCipherSuite] = &[
     cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 ];
 
-/// QUIC is defined for TLS 1.3 only (RFC 9001 §4.2).
+/// QUIC requires TLS 1.3 (RFC 9001 §4.2).
 const QUIC_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 
-/// TLS 1.2 is for clients that we do not choose.
+/// TLS 1.2 is for clients that cannot be upgraded with the server.
 const TCP_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
-/// What is spoken inside TLS over TCP; peers that send no ALPN are served as well.
+/// The ALPN protocol of TLS over TCP; peers that send no ALPN are served as well.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// A server configuration that cannot be made.
+/// A server configuration could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The roots do not make a verifier of client certificates.
+    /// No verifier of client certificates can be made from the roots.
     #[error("client certificates cannot be verified: {0}")]
     Verifier(VerifierBuilderError),
 }
 
-/// For QUIC, towards agents: TLS 1.3, and a certificate from `clients` is required.
+/// Configuration of a QUIC server for agents: TLS 1.3, and a client certificate that one of
+/// `clients` issued is required.
 ///
 /// # Errors
 ///
-/// The roots do not make a verifier.
+/// No verifier can be made from the roots.
 pub fn quic_server(
     credentials: &Credentials,
     clients: &Roots,
@@ -69,7 +71,8 @@ pub fn quic_server(
     server(credentials, Some(clients), QUIC_VERSIONS, alpn)
 }
 
-/// For QUIC, towards a server: TLS 1.3, showing `credentials`, trusting `servers`.
+/// Configuration of a QUIC client: TLS 1.3, presents `credentials`, trusts servers whose
+/// certificate one of `servers` issued.
 pub fn quic_client(
     credentials: &Credentials,
     servers: &Roots,
@@ -78,12 +81,12 @@ pub fn quic_client(
     client(servers, Some(credentials), QUIC_VERSIONS, alpn)
 }
 
-/// For TCP, towards clients: TLS 1.2 and 1.3, ALPN `http/1.1`. With roots a client certificate is
-/// required; without, none is asked for.
+/// Configuration of a TCP server for clients: TLS 1.2 and 1.3, ALPN `http/1.1`. With roots, a
+/// client certificate is required; without, none is requested.
 ///
 /// # Errors
 ///
-/// The roots do not make a verifier.
+/// No verifier can be made from the roots.
 pub fn tcp_server(
     credentials: &Credentials,
     clients: Option<&Roots>,
@@ -91,7 +94,8 @@ pub fn tcp_server(
     server(credentials, clients, TCP_VERSIONS, &[HTTP_1_1])
 }
 
-/// For TCP, towards a server: TLS 1.2 and 1.3, ALPN `http/1.1`, trusting `servers`.
+/// Configuration of a TCP client: TLS 1.2 and 1.3, ALPN `http/1.1`, trusts servers whose
+/// certificate one of `servers` issued.
 pub fn tcp_client(servers: &Roots, credentials: Option<&Credentials>) -> Arc<ClientConfig> {
     client(servers, credentials, TCP_VERSIONS, &[HTTP_1_1])
 }
@@ -117,7 +121,7 @@ fn server(
     let mut config =
         builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.certified())));
     config.alpn_protocols = owned(alpn);
-    // Else a peer with another taste (OpenSSL: AES-256 first) would choose.
+    // Otherwise the order of the client decides (OpenSSL: AES-256 first).
     config.ignore_client_order = true;
     config.max_early_data_size = 0;
     config.send_tls13_tickets = 0;
@@ -150,7 +154,7 @@ fn client(
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         cipher_suites: CIPHER_SUITES.to_vec(),
-        // The hybrid first: what is recorded today stays secret from tomorrow's quantum computers.
+        // The post-quantum hybrid first: recorded traffic stays safe from later quantum attacks.
         kx_groups: vec![
             kx_group::X25519MLKEM768,
             kx_group::X25519,

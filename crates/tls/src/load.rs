@@ -1,7 +1,8 @@
 //! PEM files in, certificate chains, keys and roots out.
 //!
-//! Everything that would make a peer refuse the handshake later is refused here, at start, with
-//! one line that names the flag, the file and the reason.
+//! Errors that would make a peer refuse the handshake later are found here, at load, and reported
+//! in one line that names the flag, the file and the reason. Loaded values are immutable; a reload
+//! makes new ones.
 
 mod file;
 
@@ -21,51 +22,51 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use self::file::read;
 pub use self::file::{MAX_FILE, PemBytes, PemPath};
 
-/// What this process proves its identity with: a certificate chain, leaf first, and its key.
+/// The identity of this process: a certificate chain, leaf first, and its private key.
 #[derive(Clone)]
 pub struct Credentials(Arc<CertifiedKey>);
 
-/// The certificate authorities that a peer's certificate may come from; never empty.
+/// The certificate authorities that may have issued the certificate of a peer; never empty.
 #[derive(Clone)]
 pub struct Roots(Arc<RootCertStore>);
 
-/// A file that cannot be used. `Display` is the whole story in one line.
+/// A file cannot be used. `Display` names the flag, the file and the reason in one line.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}: {reason}")]
 pub struct LoadError {
-    /// The file to look at.
+    /// The file.
     pub file: PemPath,
-    /// What is wrong with it.
+    /// Why it cannot be used.
     pub reason: LoadReason,
 }
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadReason {
-    /// The operating system does not give us its bytes.
+    /// It cannot be read.
     #[error("cannot be read: {0}")]
     Unreadable(io::Error),
     /// It is larger than [`MAX_FILE`].
     #[error("is larger than {MAX_FILE} bytes")]
     TooLarge,
-    /// It has PEM sections that are cut short or not base64.
+    /// It has PEM sections that are incomplete or not base64.
     #[error("is not valid PEM: {0}")]
     Malformed(&'static str),
-    /// It has no PEM section of the kind looked for.
+    /// It has no PEM section of the wanted kind.
     #[error("holds no {0}")]
     Missing(&'static str),
-    /// It has a section of the right kind that cannot serve.
+    /// It has a section of the wanted kind that cannot be used.
     #[error("{item} cannot be used: {detail}")]
     Unusable {
         /// Which section, for example `certificate 2`.
         item: String,
-        /// What the parser said; never key material.
+        /// The message of the parser; never key material.
         detail: String,
     },
-    /// The key is not the one that the certificate was made for.
+    /// The key does not match the certificate.
     #[error("does not belong to the certificate in {0}")]
     Mismatch(PemPath),
-    /// A certificate's validity starts in the future.
+    /// The validity of a certificate starts in the future.
     #[error("certificate {position} is not valid before {date}")]
     NotYetValid {
         /// Its place in the file, from 1.
@@ -73,7 +74,7 @@ pub enum LoadReason {
         /// The first moment of its validity.
         date: Date,
     },
-    /// A certificate's validity is over.
+    /// The validity of a certificate has ended.
     #[error("certificate {position} expired on {date}")]
     Expired {
         /// Its place in the file, from 1.
@@ -83,7 +84,7 @@ pub enum LoadReason {
     },
 }
 
-/// A moment as certificates have it, shown as `2026-01-31 23:59:59 UTC`.
+/// A date of a certificate, displayed as `2026-01-31 23:59:59 UTC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Date(OffsetDateTime);
 
@@ -95,8 +96,8 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// A file is unreadable, larger than [`MAX_FILE`], malformed or without what it is for; the
-    /// key is not the leaf's; a certificate of the chain is not yet or no longer valid.
+    /// A file is unreadable, larger than [`MAX_FILE`], malformed or lacks a certificate or key; the
+    /// key does not match the leaf; a certificate of the chain is not yet or no longer valid.
     pub fn load(cert: &PemPath, key: &PemPath) -> Result<Self, LoadError> {
         Self::load_at(cert, key, SystemTime::now().into())
     }
@@ -147,7 +148,7 @@ impl Credentials {
         Ok(Self(Arc::new(certified)))
     }
 
-    /// Whatever the dates say: the development certificates include expired ones.
+    /// Does not check the dates: development certificates include expired ones.
     pub(crate) fn from_parts(
         chain: Vec<CertificateDer<'static>>,
         key: &PrivateKeyDer<'static>,
@@ -157,7 +158,7 @@ impl Credentials {
         Ok(Self(Arc::new(certified)))
     }
 
-    /// The certificates that a peer is shown, leaf first; at least one.
+    /// The certificates presented to a peer, leaf first; at least one.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.0.cert
     }
@@ -180,8 +181,8 @@ impl fmt::Debug for Credentials {
 // === impl Roots ===
 
 impl Roots {
-    /// Reads a bundle of authorities. Expired ones are left out, for they can never serve again;
-    /// a bundle may hold the old and the new authority during a rotation.
+    /// Reads a bundle of authorities. Expired ones are ignored, so a bundle may hold the old and
+    /// the new authority during a rotation.
     ///
     /// # Errors
     ///
@@ -234,7 +235,7 @@ impl Roots {
         Ok(Self(Arc::new(store)))
     }
 
-    /// How many authorities are trusted; at least one.
+    /// The number of trusted authorities; at least one.
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -260,7 +261,7 @@ impl fmt::Display for Date {
     }
 }
 
-/// Every certificate of a file, at least one, each accepted by the parser that peers use.
+/// Every certificate of a file, at least one, each accepted by the parser that verifies peers.
 fn parse_certificates(pem: PemBytes<'_>) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     pem.check_size()?;
     let file = pem.file;
@@ -281,7 +282,7 @@ fn parse_key(pem: PemBytes<'_>) -> Result<PrivateKeyDer<'static>, LoadError> {
     const ENCRYPTED: &[u8] = b"ENCRYPTED";
     pem.check_size()?;
     let PemBytes { file, bytes } = pem;
-    // Both forms have the word: the PKCS#8 label and the `Proc-Type` line of older files.
+    // Both encrypted forms have the word: the PKCS#8 label and the `Proc-Type` line of older files.
     if bytes
         .windows(ENCRYPTED.len())
         .any(|window| window == ENCRYPTED)
@@ -292,7 +293,7 @@ fn parse_key(pem: PemBytes<'_>) -> Result<PrivateKeyDer<'static>, LoadError> {
         .map_err(|error| file.fails(malformed(&error, "private key")))
 }
 
-/// The library's own texts show lines as lists of byte values, and might show a key's.
+/// Replaces the messages of the library, which show lines as lists of byte values, maybe of a key.
 fn malformed(error: &pem::Error, wanted: &'static str) -> LoadReason {
     match error {
         pem::Error::NoItemsFound => LoadReason::Missing(wanted),
@@ -319,7 +320,7 @@ fn check_dates(
         .map_err(|error| unusable(&format!("certificate {position}"), &error))?;
     let first = certificate.validity().not_before.to_datetime();
     let last = certificate.validity().not_after.to_datetime();
-    // Certificates count whole seconds, and the last one is included.
+    // Certificates have whole seconds, and the last second is included.
     if now.unix_timestamp() < first.unix_timestamp() {
         Err(LoadReason::NotYetValid {
             position,

@@ -23,10 +23,10 @@ const ALPN: &[&[u8]] = &[b"towline/1"];
 /// More turns than any handshake takes.
 const MAX_TURNS: usize = 10;
 
-/// Says whether a refusal is the one expected.
+/// Whether a refusal is the expected one.
 type Expected = fn(&CertificateError) -> bool;
 
-/// Both ends after a handshake that each of them calls complete.
+/// Both ends after a handshake that is complete on both.
 struct Pair {
     client: ClientConnection,
     server: ServerConnection,
@@ -36,7 +36,7 @@ fn certs() -> DevCerts {
     DevCerts::generate(Validity::days(1)).unwrap()
 }
 
-/// Shakes hands; the first end that refuses gives the error.
+/// Completes a handshake; the error is that of the first end that refuses.
 fn connect(
     client: &Arc<ClientConfig>,
     server: &Arc<ServerConfig>,
@@ -83,7 +83,7 @@ fn quic(server: &Issued, client: &Issued, ca: &DevCa) -> Result<Pair, Error> {
     )
 }
 
-/// A client that is not ours: one version, the opposite order of ciphers, no ALPN.
+/// A client of another implementation: one version, the opposite order of ciphers, no ALPN.
 fn outsider(ca: &DevCa, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
     let ours = tcp_client(&ca.roots(), None);
     let mut provider = CryptoProvider::clone(ours.crypto_provider());
@@ -123,7 +123,7 @@ fn agents_get_the_hybrid_key_exchange_and_the_cheapest_strong_cipher() {
 }
 
 #[test]
-fn the_server_chooses_the_cipher_against_its_clients_taste() {
+fn the_server_order_of_ciphers_decides() {
     let certs = certs();
     let client = outsider(&certs.ca, &TLS13);
     let server = tcp_server(&certs.server.credentials(), None).unwrap();

@@ -1,4 +1,4 @@
-//! What to put into a certificate: names, use and dates.
+//! The contents of a certificate to issue: names, usage and dates.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -7,10 +7,10 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType,
 };
 
-/// How far validity reaches back, for machines whose clocks are behind.
+/// How long before now validity starts, for machines whose clocks are behind.
 const BACKDATED: Duration = Duration::from_hours(1);
 
-/// From when to when a certificate is valid.
+/// The dates between which a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
     first: SystemTime,
@@ -45,7 +45,7 @@ impl Validity {
         }
     }
 
-    /// Ended one hour ago, after a day.
+    /// One day that ended an hour ago.
     pub fn expired() -> Self {
         let last = SystemTime::now() - BACKDATED;
         Self {
@@ -54,7 +54,7 @@ impl Validity {
         }
     }
 
-    /// Starts in one hour, for a day.
+    /// One day that starts in an hour.
     pub fn not_yet() -> Self {
         let first = SystemTime::now() + BACKDATED;
         Self {
@@ -63,7 +63,7 @@ impl Validity {
         }
     }
 
-    /// What every certificate starts from: these dates and no name.
+    /// Parameters with these dates and no name.
     pub(super) fn params(self) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -90,7 +90,7 @@ impl Profile {
         }
     }
 
-    /// A certificate for an agent or a client, without any name yet, valid for a day.
+    /// A certificate for an agent or a client, without names, valid for a day.
     pub fn client() -> Self {
         Self {
             common_name: None,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::load::{LoadError, LoadReason};
 
-/// The largest PEM file read, in bytes; a system's whole bundle of roots is a fifth of it.
+/// The largest PEM file read, in bytes: five times the bundle of roots of a usual system.
 pub const MAX_FILE: u64 = 1024 * 1024;
 
 /// A PEM file and the command-line flag that named it.
