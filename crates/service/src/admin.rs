@@ -26,7 +26,7 @@ pub use self::routes::{Page, Routes};
 use crate::background_runtime::BackgroundRuntime;
 use crate::readiness::Readiness;
 
-/// How long to wait after the system refuses to accept, most likely for want of descriptors.
+/// Pause after an accept error, which most often means that file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A request head beyond this is answered with 431.
@@ -38,14 +38,14 @@ const LIMITS: Limits = Limits {
     whole: Duration::from_secs(15),
 };
 
-/// An admin listener that is bound and does not answer yet.
+/// An admin listener that is bound and does not serve yet.
 #[derive(Debug)]
 pub struct Admin {
     listener: net::TcpListener,
     local_addr: SocketAddr,
 }
 
-/// The thread that answers; it stops when this is dropped.
+/// The thread that serves the admin pages; it stops when this is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it stops the admin pages"]
 pub struct AdminThread {
@@ -60,14 +60,14 @@ pub struct AdminBindError {
     source: io::Error,
 }
 
-/// What strangers may take of the admin thread.
+/// Bounds on what clients may use of the admin thread.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// One more pushes the oldest out: idle connections cannot keep a probe waiting.
+    /// Most open connections. One more closes the oldest, so idle ones cannot block a probe.
     connections: usize,
-    /// From the accept to the end of the request head.
+    /// Time from the accept to the end of the request head.
     head: Duration,
-    /// From the accept to the end of the answer; a connection serves one request.
+    /// Time from the accept to the end of the answer; a connection serves one request.
     whole: Duration,
 }
 
@@ -81,11 +81,11 @@ struct Connections {
 // === impl Admin ===
 
 impl Admin {
-    /// Binds the listener. An address beyond loopback is a warning: the admin pages are for the
-    /// operator's network, and nobody is asked who they are.
+    /// Binds the listener. An address other than loopback is logged as a warning: the admin pages
+    /// have no authentication.
     ///
     /// # Errors
-    /// When the address is taken or not this machine's.
+    /// When the address is in use or does not belong to this machine.
     pub fn bind(addr: SocketAddr) -> Result<Self, AdminBindError> {
         let bind = || {
             let listener = net::TcpListener::bind(addr)?;
@@ -98,12 +98,12 @@ impl Admin {
         };
         let admin = bind().map_err(|source| AdminBindError { addr, source })?;
         if !addr.ip().to_canonical().is_loopback() {
-            warn!(%addr, "the admin address is open to other machines");
+            warn!(%addr, "admin pages are reachable from other machines, without authentication");
         }
         Ok(admin)
     }
 
-    /// The address with the port that was chosen for port 0.
+    /// The bound address; for port 0, with the port that the system chose.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
@@ -137,7 +137,7 @@ impl Admin {
 // === impl Connections ===
 
 impl Connections {
-    /// Serves one more connection, at the cost of the oldest when there are `limits.connections`.
+    /// Serves one more connection; closes the oldest when there are `limits.connections`.
     fn add(&mut self, socket: TcpStream, limits: Limits, routes: Arc<Routes>) {
         self.oldest_first.retain(|task| !task.is_finished());
         if self.oldest_first.len() >= limits.connections
@@ -150,23 +150,23 @@ impl Connections {
     }
 }
 
-/// What the admin thread does.
+/// Accepts connections and serves each in a task; never returns.
 async fn serve_all(listener: TcpListener, limits: Limits, routes: Arc<Routes>) {
     let mut connections = Connections::default();
-    let mut refused = false;
+    let mut failing = false;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    refused = false;
+                    failing = false;
                     connections.add(socket, limits, Arc::clone(&routes));
                 }
                 Err(error) => {
-                    // Once per outage: every further refusal has the same reason.
-                    if !refused {
-                        warn!(%error, "the admin listener cannot accept");
+                    // Logged once until an accept succeeds: the errors between have the same cause.
+                    if !failing {
+                        warn!(%error, "accepting an admin connection failed");
                     }
-                    refused = true;
+                    failing = true;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -179,11 +179,11 @@ fn report(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        error!(%error, "an admin request panicked");
+        error!(%error, "admin request panicked");
     }
 }
 
-/// Answers one request, or ends the connection at one of the limits.
+/// Answers one request, or closes the connection at one of the limits.
 async fn serve_one(socket: TcpStream, limits: Limits, routes: Arc<Routes>) {
     let service = service_fn(|request: Request<_>| {
         let response = routes.respond(request.method(), request.uri().path());
@@ -198,8 +198,8 @@ async fn serve_one(socket: TcpStream, limits: Limits, routes: Arc<Routes>) {
         .serve_connection(TokioIo::new(socket), service);
     match tokio::time::timeout(limits.whole, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "an admin connection failed"),
-        Err(_) => debug!("an admin connection took too long"),
+        Ok(Err(error)) => debug!(%error, "admin connection failed"),
+        Err(_) => debug!("admin connection timed out"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A thread with a runtime of its own, for what must go on while a shard is busy or stuck.
+//! A thread with its own runtime, for work that must continue while a shard is busy or stuck.
 
 use std::future::Future;
 use std::io;
@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-/// Runs one future on its own thread; dropping this drops the future and joins the thread.
+/// Runs one future on its own thread; dropping it drops the future and joins the thread.
 #[derive(Debug)]
 pub(crate) struct BackgroundRuntime {
     name: &'static str,
@@ -24,7 +24,7 @@ impl BackgroundRuntime {
     /// Returns when `setup` has.
     ///
     /// # Errors
-    /// When the system refuses the thread or its poller, or what `setup` says.
+    /// When the system refuses the thread or its poller, or when `setup` fails.
     pub(crate) fn start<S, F>(name: &'static str, setup: S) -> io::Result<Self>
     where
         S: FnOnce() -> io::Result<F> + Send + 'static,
@@ -39,7 +39,7 @@ impl BackgroundRuntime {
                 Ok(work) => (Some(work), Ok(())),
                 Err(error) => (None, Err(error)),
             };
-            // The starter waits for this; when it cannot be told, nobody wants the work.
+            // The starter waits for this. When it is gone, the work is not needed.
             if report.send(outcome).is_ok()
                 && let Some((runtime, future)) = work
             {
@@ -47,7 +47,7 @@ impl BackgroundRuntime {
             }
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(body)?;
-        // Dropped on an error below, which joins the thread.
+        // An error below drops it, which joins the thread.
         let started = Self {
             name,
             stop,
@@ -55,7 +55,7 @@ impl BackgroundRuntime {
         };
         match outcome.recv() {
             Ok(outcome) => outcome.map(|()| started),
-            Err(mpsc::RecvError) => Err(io::Error::other("the thread ended before its work")),
+            Err(mpsc::RecvError) => Err(io::Error::other("the thread ended before its work began")),
         }
     }
 }
@@ -66,7 +66,7 @@ impl Drop for BackgroundRuntime {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            error!(thread = self.name, "a thread panicked");
+            error!(thread = self.name, "background thread panicked");
         }
     }
 }

@@ -1,14 +1,14 @@
-//! Which build this is, for `--version`, the logs and a metric.
+//! Version and commit of this build, for `--version`, the log and a metric.
 
 use std::sync::LazyLock;
 
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-/// The version all programs of the workspace share, for example `0.1.0`.
+/// The version that all programs of the workspace share, for example `0.1.0`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit the build names in `TOWLINE_COMMIT`, `unknown` when it names none.
+/// The commit in the variable `TOWLINE_COMMIT` at build time; `unknown` without it.
 pub const COMMIT: &str = match option_env!("TOWLINE_COMMIT") {
     Some(commit) => commit,
     None => "unknown",

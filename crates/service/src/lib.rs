@@ -1,6 +1,6 @@
-//! What every daemon needs and no tunnel is about: how it starts, reports on itself and stops.
+//! What every daemon needs: start, shutdown, tasks, readiness, admin pages, logs, reload.
 //!
-//! Invariant: this crate knows no QUIC, no TLS and no tunnel; the programs bring those.
+//! Invariant: this crate knows no QUIC, no TLS and no tunnels; the programs add those.
 
 pub mod allocator;
 pub mod runtime;

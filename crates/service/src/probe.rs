@@ -1,4 +1,4 @@
-//! Asks a running program whether it is alive: what a container's health check runs.
+//! The health check of a container: requests `/livez` from a running program.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -6,25 +6,26 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Bounds the connect and each read; container runtimes give up after 30 s on their own.
+/// Timeout of the connect and of each read; container runtimes wait 30 s by default.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// Why a program counts as not alive.
+/// The program is not alive, or did not answer as a live one does.
 #[derive(Debug, Error)]
-#[error("healthcheck {address}: {why}")]
+#[error("healthcheck {addr}: {why}")]
 pub struct ProbeError {
-    address: SocketAddr,
+    addr: SocketAddr,
     why: String,
 }
 
-/// Gets `/livez` from a program's admin address; an unspecified one is asked on loopback.
+/// Requests `/livez` from the admin addr of a program. An unspecified addr (`0.0.0.0`, `::`)
+/// is requested on loopback.
 ///
 /// # Errors
-/// When nobody answers within 3 s, or with another status than 200.
+/// When there is no answer within 3 s, or one with another status than 200.
 pub fn livez(admin: SocketAddr) -> Result<(), ProbeError> {
-    let address = SocketAddr::new(reachable(admin.ip()), admin.port());
-    let failed = |why: String| ProbeError { address, why };
-    let status = status_line(address).map_err(|error| failed(error.to_string()))?;
+    let addr = SocketAddr::new(reachable(admin.ip()), admin.port());
+    let failed = |why: String| ProbeError { addr, why };
+    let status = status_line(addr).map_err(|error| failed(error.to_string()))?;
     if status.starts_with("HTTP/1.1 200 ") {
         Ok(())
     } else {
@@ -40,12 +41,12 @@ fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
-fn status_line(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+fn status_line(addr: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&addr, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    // A status line fits many times over.
+    // Enough for any status line.
     let mut answer = Vec::new();
     stream.take(1024).read_to_end(&mut answer)?;
     let line = answer
@@ -69,14 +70,14 @@ mod tests {
     #[test]
     fn a_living_program_is_alive_and_a_missing_one_is_not() {
         let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = admin.local_addr();
+        let addr = admin.local_addr();
         let thread = admin
             .serve(Readiness::new(), Arc::new(Registry::default()))
             .unwrap();
-        livez(address).unwrap();
-        livez(([0, 0, 0, 0], address.port()).into()).unwrap();
+        livez(addr).unwrap();
+        livez(([0, 0, 0, 0], addr.port()).into()).unwrap();
         drop(thread);
-        livez(address).unwrap_err();
+        livez(addr).unwrap_err();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! May this process be given work? Parts of the program hold latches; all must be ready.
+//! Readiness of the process: it is ready when every part that holds a latch is ready.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ pub struct Readiness {
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// One part's say in the readiness of the process; a dropped latch has no say any more.
+/// The readiness of one part of the program; a dropped latch no longer counts.
 #[derive(Debug)]
 #[must_use = "a dropped latch no longer counts"]
 pub struct Latch {
@@ -28,14 +28,14 @@ struct Waiting {
 // === impl Readiness ===
 
 impl Readiness {
-    /// A process nobody holds back yet.
+    /// A process without latches, which is ready.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a latch that is not ready, for the reason given, until its owner says otherwise.
+    /// Adds a latch that is not ready, for this reason, until [`Latch::ready`] is called.
     ///
-    /// Two latches may share a name (two listeners, say); each counts.
+    /// Latches may share a name (of two listeners, for example); each counts.
     pub fn latch(&self, name: &'static str, reason: impl Into<String>) -> Latch {
         let id = {
             let mut waiting = lock(&self.waiting);
@@ -70,12 +70,12 @@ impl Readiness {
 // === impl Latch ===
 
 impl Latch {
-    /// This part is ready.
+    /// Marks this part as ready.
     pub fn ready(&self) {
         lock(&self.waiting).reasons.remove(&self.id);
     }
 
-    /// This part is not ready, or not any more; a later reason replaces the earlier one.
+    /// Marks this part as not ready; the reason replaces an earlier one.
     pub fn not_ready(&self, reason: impl Into<String>) {
         let reason = reason.into();
         let mut waiting = lock(&self.waiting);
@@ -89,7 +89,7 @@ impl Drop for Latch {
     }
 }
 
-/// Every change under this lock is a single insert or remove, so a panic leaves nothing half done.
+/// Every change under this lock is a single insert or remove, so a panic leaves it consistent.
 fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! How a program runs: one shard, one body, one exit status.
+//! Runs a program: the runtime of its shard, its body, and its exit status.
 
 use std::error::Error;
 use std::fmt;
@@ -12,37 +12,37 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::error_chain::ErrorChain;
 
-/// Threads for what blocks: name look-ups and file reads. A look-up cannot be cancelled and may
-/// block for many seconds, so there are enough for some dead name servers, and few enough that
-/// look-ups alone cannot exhaust the process (2 MiB of address space each; idle ones end).
+/// Most threads for blocking calls: name look-ups and file reads. A look-up cannot be cancelled and
+/// may block for many seconds, so there are enough for several unresponsive name servers. They are
+/// few enough not to exhaust the process (2 MiB of address space each; idle ones end).
 pub const BLOCKING_THREADS: usize = 64;
 
-/// How long a look-up that is still blocked may hold up the end of the process.
+/// How long a blocking call that still runs may delay the end of the process.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The exit status for bad flags, unreadable files and taken ports; clap uses the same.
 const START_FAILED: u8 = 2;
 
-/// Any error, as the callers' libraries make them.
+/// Any error.
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// The program could not start: the configuration or the machine is at fault, and trying again
-/// without a change will not help. Becomes a [`RunError`] by `?`.
+/// The program could not start: the configuration or the machine has to change before another
+/// attempt. Becomes a [`RunError`] by `?`.
 #[derive(Debug)]
 pub struct StartError(Cause);
 
 /// Why a program ends with a status other than 0. Every error becomes one by `?`, as a failure
 /// after the start; one before it has to pass through [`StartError::new`].
 ///
-/// It is no [`Error`] itself: nothing but [`run`] is to receive it.
+/// It does not implement [`Error`]: only [`run`] receives it.
 #[derive(Debug)]
 pub struct RunError {
     status: u8,
     cause: Cause,
 }
 
-/// The runtime of a shard: the calling thread alone runs all tasks, so bytes and wake-ups stay on
-/// one core. What blocks goes to at most [`BLOCKING_THREADS`] threads.
+/// The runtime of a shard: the calling thread alone runs all tasks, so data and wake-ups stay on
+/// one core. Blocking calls run on at most [`BLOCKING_THREADS`] other threads.
 ///
 /// # Errors
 /// When the system refuses the poller or its wake-up descriptor.
@@ -54,14 +54,15 @@ pub fn shard() -> io::Result<Runtime> {
 }
 
 /// Runs the body of the program `name` on a shard on this thread, with as many file descriptors
-/// as the hard limit allows, and says how the process is to exit: 0; 2 after a [`StartError`];
-/// 1 after any other error or a panic. An error is one line on stderr: `NAME: what: why`.
+/// as the hard limit allows, and returns the exit status: 0 after success, 2 after a
+/// [`StartError`], 1 after any other error or a panic. An error is one line on stderr:
+/// `NAME: what: why`.
 pub fn run<F>(name: &str, body: F) -> ExitCode
 where
     F: Future<Output = Result<(), RunError>>,
 {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        say(
+        print_error(
             name,
             &format_args!("cannot raise the limit of open files: {error}"),
         );
@@ -69,7 +70,7 @@ where
     let runtime = match shard() {
         Ok(runtime) => runtime,
         Err(error) => {
-            say(name, &format_args!("cannot start the runtime: {error}"));
+            print_error(name, &format_args!("cannot start the runtime: {error}"));
             return ExitCode::from(START_FAILED);
         }
     };
@@ -79,10 +80,10 @@ where
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            say(name, &ErrorChain(&*error.cause));
+            print_error(name, &ErrorChain(&*error.cause));
             ExitCode::from(error.status)
         }
-        // The panic hook has said what happened.
+        // The panic hook has logged the panic.
         Err(_) => ExitCode::FAILURE,
     }
 }
@@ -90,7 +91,7 @@ where
 // === impl StartError ===
 
 impl StartError {
-    /// Marks an error as one of the start.
+    /// Marks an error as a failure to start.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
@@ -99,7 +100,7 @@ impl StartError {
 // === impl RunError ===
 
 impl RunError {
-    /// A failure after the start, for causes that are no [`Error`] themselves.
+    /// A failure after the start, also for causes that do not implement [`Error`].
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             status: 1,
@@ -123,8 +124,8 @@ impl<E: Error + Send + Sync + 'static> From<E> for RunError {
     }
 }
 
-/// Writes one line to stderr; when even that fails, the exit status has to say it all.
-fn say(name: &str, what: &dyn fmt::Display) {
+/// Writes one line to stderr. A failure to write is ignored: the exit status remains.
+fn print_error(name: &str, what: &dyn fmt::Display) {
     drop(writeln!(io::stderr().lock(), "{name}: {what}"));
 }
 

@@ -47,7 +47,7 @@ pub fn float(count: u64) -> f64 {
 
 // === impl MetricDesc ===
 
-// Derived, these would ask the same of `S`, of which a description holds nothing.
+// Derived implementations would require `S: Clone`, although no `S` is stored.
 impl<S, N> Clone for MetricDesc<S, N> {
     fn clone(&self) -> Self {
         *self

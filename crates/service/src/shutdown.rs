@@ -1,4 +1,4 @@
-//! When to stop: the first SIGTERM or SIGINT asks for it, a second one ends the process at once.
+//! Shutdown: the first SIGTERM or SIGINT requests it, the second ends the process at once.
 
 mod drain;
 
@@ -17,7 +17,7 @@ use crate::telemetry;
 /// The exit status of a process that a second signal ended, as if by an uncaught SIGINT.
 pub const ABORTED: i32 = 130;
 
-/// The one request to stop, from whomever it comes; clones share it.
+/// The request to shut down, from a signal or from the program; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     requested: CancellationToken,
@@ -34,15 +34,16 @@ struct Signals {
 // === impl Shutdown ===
 
 impl Shutdown {
-    /// A shutdown that only [`Shutdown::trigger`] requests.
+    /// A shutdown that only [`Shutdown::trigger`] requests, until [`Shutdown::on_signals`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Listens for SIGTERM and SIGINT from now on, until the last clone is dropped; the first
-    /// triggers, a second flushes the log and exits with [`ABORTED`]. More calls change nothing.
+    /// Handles SIGTERM and SIGINT from now on, until the last clone is dropped: the first signal
+    /// requests the shutdown, the second flushes the log and exits with [`ABORTED`]. More calls
+    /// change nothing.
     ///
-    /// The signals have a thread of their own, so that a shard that is stuck can be aborted too.
+    /// Signals are handled on their own thread, so that a stuck shard can be aborted too.
     ///
     /// # Errors
     /// When the thread or the signal handlers cannot be set up.
@@ -50,7 +51,7 @@ impl Shutdown {
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         if signals.is_none() {
             let requested = self.requested.clone();
-            let setup = || Ok(obey(Signals::install()?, requested));
+            let setup = || Ok(handle(Signals::install()?, requested));
             *signals = Some(BackgroundRuntime::start("signals", setup)?);
         }
         Ok(())
@@ -61,13 +62,13 @@ impl Shutdown {
         self.requested.cancel();
     }
 
-    /// Returns once the shutdown is requested.
+    /// Returns once the shutdown is requested. Cancel-safe.
     pub async fn requested(&self) {
         self.requested.cancelled().await;
     }
 
-    /// Is cancelled when the shutdown is requested. A child token is the way to stop one part:
-    /// cancelling this very token requests the shutdown.
+    /// A token that is cancelled when the shutdown is requested. Cancelling this token requests the
+    /// shutdown; to stop one part alone, cancel a child token.
     pub fn token(&self) -> CancellationToken {
         self.requested.clone()
     }
@@ -92,8 +93,8 @@ impl Signals {
     }
 }
 
-/// What the signal thread does.
-async fn obey(mut signals: Signals, requested: CancellationToken) {
+/// Requests the shutdown at the first signal and exits at the second.
+async fn handle(mut signals: Signals, requested: CancellationToken) {
     let first = signals.next().await;
     info!("received {first}, shutting down; a second signal aborts");
     requested.cancel();

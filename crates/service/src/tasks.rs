@@ -1,7 +1,7 @@
-//! The only place that spawns: every task has an owner, and a panic in one is seen.
+//! The only module that spawns tasks: every task has an owner, and a panic is logged and counted.
 //!
-//! A task costs three short critical sections in its life and nothing per wake-up, and leaves
-//! nothing behind when it ends: tunnels come and go by the ten thousand a second.
+//! A task costs three short critical sections in its life and nothing per wake-up, and holds no
+//! memory after its end: a server may start ten thousand tunnels a second.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -18,17 +18,17 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tracing::error;
 
-/// A table that had more than this many live tasks gives memory back as they end.
+/// The table keeps room for this many tasks; room beyond that is freed as tasks end.
 const KEPT_CAPACITY: usize = 1024;
 
 /// An owner of tasks; clones are the same owner. When the last clone is dropped, the tasks that
-/// still run are aborted; a task that holds a clone therefore keeps its siblings alive.
+/// still run are aborted. A task that holds a clone therefore keeps the others running.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     owner: Arc<Owner>,
 }
 
-/// What the clones of a [`Tasks`] share and no task holds, so that the last clone ends them all.
+/// Shared by the clones of a [`Tasks`] and held by no task: the last clone aborts all tasks.
 #[derive(Debug, Default)]
 struct Owner {
     shared: Arc<Shared>,
@@ -38,7 +38,7 @@ struct Owner {
 #[derive(Debug, Default)]
 struct Shared {
     table: Mutex<Table>,
-    /// Told each time the table becomes empty.
+    /// Notified each time the table becomes empty.
     empty: Notify,
     panics: AtomicU64,
 }
@@ -51,14 +51,15 @@ struct Table {
 
 #[derive(Debug)]
 enum State {
-    /// Given to the runtime, which may already run it; the handle is not known yet.
+    /// Spawned, and maybe already running; its handle is not stored yet.
     Starting,
     Running(AbortHandle),
     /// Aborted while it was starting.
     Aborted,
 }
 
-/// A task's place in the table; dropped after the task's future, however that ends.
+/// A task's entry in the table; dropped after the task's future, whether that ended, panicked or
+/// was aborted.
 #[derive(Debug)]
 struct Entry {
     id: u64,
@@ -67,7 +68,7 @@ struct Entry {
 }
 
 pin_project! {
-    /// A task's future, with its place in the table. The future is dropped first.
+    /// A task's future and its entry in the table. The future is dropped first.
     struct Owned<F> {
         #[pin]
         future: F,
@@ -90,7 +91,7 @@ impl Tasks {
     /// Outside a tokio runtime.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place: the task is entered in its owner's table"
+        reason = "the one place: the task is entered in the table of its owner"
     )]
     pub fn spawn<F>(&self, name: &'static str, future: F)
     where
@@ -102,7 +103,7 @@ impl Tasks {
         self.owner.shared.started(id, handle);
     }
 
-    /// How many tasks have not ended.
+    /// The number of tasks that have not ended.
     pub fn len(&self) -> usize {
         self.owner.shared.table().running.len()
     }
@@ -112,7 +113,7 @@ impl Tasks {
         self.len() == 0
     }
 
-    /// How many tasks have ended by a panic.
+    /// The number of tasks that ended by a panic since the owner was made.
     pub fn panics(&self) -> u64 {
         self.owner.shared.panics.load(Ordering::Relaxed)
     }
@@ -137,8 +138,8 @@ impl Tasks {
         tokio::time::timeout(limit, self.emptied()).await.is_ok()
     }
 
-    /// Ends every task at its next wake-up, dropping its future; returns how many that concerns.
-    /// Later tasks may be spawned as before.
+    /// Aborts every task: its future is dropped instead of being polled again. Returns the number
+    /// of tasks. New tasks may be spawned afterwards.
     pub fn abort_all(&self) -> usize {
         self.owner.shared.abort_all()
     }
@@ -155,7 +156,7 @@ impl Drop for Owner {
 // === impl Shared ===
 
 impl Shared {
-    /// Hands the task's handle in, unless the task has ended in the meantime.
+    /// Stores the handle of a task, unless the task has ended in the meantime.
     fn started(&self, id: u64, handle: AbortHandle) {
         let aborted = match self.table().running.get_mut(&id) {
             None => return,
@@ -172,7 +173,7 @@ impl Shared {
         let (state, empty) = {
             let mut table = self.table();
             let state = table.running.remove(&id);
-            table.give_memory_back();
+            table.shrink();
             (state, table.running.is_empty())
         };
         drop(state);
@@ -202,7 +203,7 @@ impl Shared {
     }
 
     /// Every change under this lock is a single insert, remove or assignment, so a panic leaves
-    /// nothing half done. Nothing of a task runs or is dropped under it.
+    /// the table consistent. No future is polled or dropped under it.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -211,8 +212,8 @@ impl Shared {
 // === impl Table ===
 
 impl Table {
-    /// Halves what a burst has left, rarely enough that each task pays for a few moves at most.
-    fn give_memory_back(&mut self) {
+    /// Halves the room that a burst has left. Rare enough to cost each task a few moves at most.
+    fn shrink(&mut self) {
         let live = self.running.len();
         let capacity = self.running.capacity();
         if capacity > 2 * KEPT_CAPACITY && live < capacity / 8 {
@@ -257,7 +258,7 @@ impl<F: Future<Output = ()>> Future for Owned<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        // The runtime would catch the panic too, but tell only a JoinHandle that nobody awaits.
+        // The runtime catches panics too, but reports them to the JoinHandle only, which is gone.
         // A future that panicked is not polled again.
         let polled = panic::catch_unwind(AssertUnwindSafe(|| this.future.poll(context)));
         polled.unwrap_or_else(|payload| {
@@ -267,7 +268,7 @@ impl<F: Future<Output = ()>> Future for Owned<F> {
     }
 }
 
-/// What `panic!` was given, as far as it was text.
+/// The message given to `panic!`, if it is text.
 fn panic_message(payload: &(dyn Any + Send)) -> &str {
     match payload.downcast_ref::<&'static str>() {
         Some(message) => message,

@@ -1,7 +1,7 @@
-//! The log: one line per event on stderr, as text or JSON, written by a thread of its own.
+//! The log: one line per event on stderr, as text or JSON, written by its own thread.
 //!
-//! The queue to that thread is bounded and drops lines when stderr is slower than the program:
-//! a log must never hold up a tunnel. What it dropped is a metric.
+//! The queue to that thread is bounded and drops lines when stderr is slower than the program: the
+//! log never delays a tunnel. A metric counts the dropped lines.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,17 +25,17 @@ use self::queue::{Flush, Queue};
 
 mod queue;
 
-/// The tracing target of access-log events, one per tunnel; `--log info,access=off` mutes them.
+/// The tracing target of access-log events, one per tunnel; `--log info,access=off` disables them.
 pub const ACCESS: &str = "access";
 
-/// The thread that writes the log, until somebody flushes it: the guard at the end of the program,
-/// or the second signal, which ends the process from another thread.
+/// Ends the thread that writes the log. Taken by the guard at the end of the program, or by the
+/// second signal, which ends the process from another thread.
 static FLUSH: Mutex<Option<Flush>> = Mutex::new(None);
 
 /// The flags of the log.
 #[derive(Args, Clone, Debug)]
 pub struct TelemetryArgs {
-    /// How log lines look on stderr
+    /// Format of the log lines on stderr
     #[arg(
         long,
         value_enum,
@@ -45,10 +45,11 @@ pub struct TelemetryArgs {
     )]
     log_format: LogFormat,
 
-    /// What is logged: a level (off, error, warn, info, debug, trace), and levels for single
-    /// parts, for example `info,towline_tunnel=debug,access=off`.
+    /// Level of the log (off, error, warn, info, debug, trace), and levels of single parts, for
+    /// example `info,towline_tunnel=debug,access=off`.
     ///
-    /// Release builds have no trace events: quinn's, one a packet, cost even when they are off.
+    /// Release builds contain no trace events: quinn has one for each packet, which costs time
+    /// even when it is disabled.
     #[arg(
         long,
         value_name = "FILTER",
@@ -59,16 +60,16 @@ pub struct TelemetryArgs {
     log: Targets,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum LogFormat {
-    /// For people; in colour on a terminal
+    /// Readable lines, in colour on a terminal
     Text,
-    /// For machines: one flat JSON object a line
+    /// One flat JSON object per line, for log collectors
     Json,
 }
 
-/// Why `--log` is not understood.
+/// A value of `--log` that is not understood.
 #[derive(Debug, Error, PartialEq)]
 pub enum LogFilterError {
     /// A part is neither a level nor `PART=LEVEL`.
@@ -76,18 +77,18 @@ pub enum LogFilterError {
     Directive(String),
 }
 
-/// Why the log could not be set up.
+/// The log could not be set up.
 #[derive(Debug, Error)]
 pub enum LogInitError {
     /// The process has a log already.
     #[error("the log is set up already")]
     Twice(#[source] dispatcher::SetGlobalDefaultError),
-    /// No thread to write it.
-    #[error("the log has no thread")]
+    /// The system refused the thread that writes it.
+    #[error("cannot start the thread of the log")]
     Thread(#[source] io::Error),
 }
 
-/// Writes what is still queued when dropped, for a second at most.
+/// Ends the log when dropped: writes what is still queued, for a second at most.
 #[derive(Debug)]
 #[must_use = "dropping the guard ends the log"]
 pub struct TelemetryGuard {
@@ -98,7 +99,7 @@ pub struct TelemetryGuard {
 #[derive(Debug)]
 struct DroppedLines(Queue);
 
-/// Keeps an event, whatever a peer put into its fields, on one line.
+/// Keeps each event on one line, also when a peer put line breaks into its fields.
 #[derive(Clone, Debug)]
 struct SingleLineWriter<W>(W);
 
@@ -122,7 +123,7 @@ pub fn init(args: &TelemetryArgs) -> Result<TelemetryGuard, LogInitError> {
 
 /// Writes what is still queued, for a second at most, and ends the log: later events are lost.
 pub(crate) fn flush() {
-    // Dropped under the lock, so that whoever exits the process second waits for the first.
+    // Dropped under the lock, so that a second caller waits until the first has flushed.
     *FLUSH.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
@@ -191,7 +192,7 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for SingleLineWriter<W> {
 }
 
 impl<W: Write> Write for SingleLineWriter<W> {
-    /// Is given one whole event at a time, with the end of its line.
+    /// Called with one whole event at a time, with the end of its line.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         self.0.write_all(&on_one_line(event))?;
         Ok(event.len())
@@ -220,8 +221,8 @@ fn on_one_line(event: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(line)
 }
 
-/// Stricter than the library, which takes a misspelt level for the name of a part and would then
-/// log that part alone.
+/// Stricter than the library, which takes a misspelt level for the name of a part and then logs
+/// that part alone.
 fn parse_filter(filter: &str) -> Result<Targets, LogFilterError> {
     let mut targets = Targets::new();
     for directive in filter.split(',') {

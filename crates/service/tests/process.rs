@@ -21,7 +21,7 @@ use towline_service::telemetry::{self, TelemetryArgs};
 /// Longer than any child takes; one that takes longer is killed and fails the test.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a child says once it listens for signals.
+/// What a child prints once it handles signals.
 const READY: &str = "ready";
 
 /// How a child ended, and what it wrote to stderr.

@@ -1,7 +1,7 @@
 //! The queue between the program and the thread that writes its log.
 //!
-//! Lines gather in one buffer that the thread takes as a whole, with a rest between two writes: a
-//! busy program pays for a copy a line, not for waking a thread.
+//! Lines are collected in one buffer that the thread takes as a whole, with a pause between two
+//! writes: a busy program pays for one copy per line instead of waking a thread.
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;
@@ -12,33 +12,34 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that may wait for a slow stderr, and as many that are being written: a second's worth of
+/// Most bytes that wait for a slow stderr, and as many that are being written: about one second of
 /// access lines under full load.
 pub(super) const QUEUED_BYTES: usize = 2 * 1024 * 1024;
 
-/// How long lines gather after a write. The first line after a rest is written at once.
+/// Pause after a write, in which lines are collected. The first line after a pause without lines
+/// is written at once.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Memory that the buffers keep between bursts.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// How long the last lines may take to be written.
+/// Most time for writing the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Takes lines from every thread; clones are the same queue.
+/// Accepts lines from every thread; clones are the same queue.
 #[derive(Debug, Clone)]
 pub(super) struct Queue(Arc<Shared>);
 
-/// Writes what is still queued when dropped, for a second at most; later lines are lost.
+/// When dropped, writes what is still queued, for at most [`FLUSH_TIMEOUT`]; later lines are lost.
 #[derive(Debug)]
 pub(super) struct Flush(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Told of the first line after a rest, and of the end.
+    /// Notified of the first line while the thread sleeps, and of the end.
     lines: Condvar,
-    /// Told when the thread has written its last line.
+    /// Notified when the thread has written its last line.
     ended: Condvar,
     dropped: AtomicU64,
 }
@@ -46,8 +47,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     waiting: Vec<u8>,
-    /// The thread sleeps until it is told of a line.
-    resting: bool,
+    /// The thread sleeps until it is notified of a line.
+    sleeping: bool,
     closed: bool,
     ended: bool,
 }
@@ -68,7 +69,7 @@ impl Queue {
         Ok((Self(Arc::clone(&shared)), Flush(shared)))
     }
 
-    /// Lines that found the queue full, or stderr gone.
+    /// Lines that were dropped because the queue was full or stderr was closed.
     pub(super) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
@@ -83,7 +84,7 @@ impl MakeWriter<'_> for Queue {
 }
 
 impl Write for Queue {
-    /// Is given one whole line at a time, and takes it or drops it whole.
+    /// Called with one whole line at a time, which is queued or dropped as a whole.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut state = self.0.state();
         let queued = state.waiting.len() + line.len();
@@ -98,9 +99,9 @@ impl Write for Queue {
             state.waiting.reserve_exact(more);
         }
         state.waiting.extend_from_slice(line);
-        let rested = mem::take(&mut state.resting);
+        let slept = mem::take(&mut state.sleeping);
         drop(state);
-        if rested {
+        if slept {
             self.0.lines.notify_one();
         }
         Ok(line.len())
@@ -118,7 +119,7 @@ impl Drop for Flush {
         let mut state = self.0.state();
         state.closed = true;
         self.0.lines.notify_one();
-        // A stderr that takes nothing must not hold up the end of the program.
+        // A blocked stderr must not delay the end of the program for longer.
         let ended = self
             .0
             .ended
@@ -130,7 +131,7 @@ impl Drop for Flush {
 // === impl Shared ===
 
 impl Shared {
-    /// The thread: writes until the queue is closed and empty.
+    /// The body of the thread: writes until the queue is closed and empty.
     fn write(&self, mut output: impl Write) {
         let mut lines = Vec::new();
         while self.take(&mut lines) {
@@ -138,45 +139,46 @@ impl Shared {
             self.dropped.fetch_add(lost, Ordering::Relaxed);
             lines.clear();
             lines.shrink_to(KEPT_BYTES);
-            let rest = self
+            let pause = self
                 .lines
                 .wait_timeout_while(self.state(), FLUSH_INTERVAL, |state| !state.closed);
-            drop(rest.unwrap_or_else(PoisonError::into_inner));
+            drop(pause.unwrap_or_else(PoisonError::into_inner));
         }
         self.state().ended = true;
         self.ended.notify_all();
     }
 
-    /// Waits for lines and swaps them for the empty buffer; false once there are none to come.
+    /// Waits for lines and swaps them with the empty buffer; false once the queue is closed and
+    /// empty.
     fn take(&self, empty: &mut Vec<u8>) -> bool {
         let mut state = self.state();
         while state.waiting.is_empty() && !state.closed {
-            state.resting = true;
+            state.sleeping = true;
             state = self
                 .lines
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        state.resting = false;
+        state.sleeping = false;
         mem::swap(&mut state.waiting, empty);
         !empty.is_empty()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change under the lock is whole, so a panic leaves nothing half done.
+        // The state is consistent after each statement under the lock, so also after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes all lines, however long that takes; tells how many were lost because it failed.
+/// Writes all lines, without a time limit; returns how many were lost because a write failed.
 fn write_lines(output: &mut impl Write, mut lines: &[u8]) -> u64 {
     while !lines.is_empty() {
         match output.write(lines) {
             Ok(written) if written > 0 => lines = &lines[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Whoever shares stderr with the program may have told it not to block.
+            // Another process that shares stderr may have made it non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FLUSH_INTERVAL),
-            // Nobody is left to be told that stderr is gone but who reads the metrics.
+            // Stderr is closed, so the loss cannot be logged; a metric counts it.
             Ok(_) | Err(_) => break,
         }
     }
@@ -219,7 +221,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(10);
 
     #[test]
-    fn lines_gather_while_one_is_written_and_keep_their_order() {
+    fn lines_are_collected_during_a_write_and_keep_their_order() {
         let (mut queue, flush, writes, allow) = gated();
         queue.write_all(b"first\n").unwrap();
         assert_eq!(writes.recv_timeout(LIMIT).unwrap(), b"first\n");
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_output_holds_up_neither_the_program_nor_its_end() {
+    fn a_blocked_output_delays_neither_the_program_nor_its_end() {
         let (mut queue, flush, writes, allow) = gated();
         queue.write_all(b"stuck\n").unwrap();
         writes.recv_timeout(LIMIT).unwrap();
@@ -261,7 +263,7 @@ mod tests {
         drop(allow);
     }
 
-    /// Answers writes as told, and keeps what it took.
+    /// Answers writes from a script, and keeps what was written.
     struct Scripted {
         answers: VecDeque<io::Result<usize>>,
         taken: Vec<u8>,
