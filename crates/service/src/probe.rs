@@ -17,7 +17,7 @@ pub struct ProbeError {
     why: String,
 }
 
-/// Requests `/livez` from the admin addr of a program. An unspecified addr (`0.0.0.0`, `::`)
+/// Requests `/livez` from the admin address of a program. An unspecified address (`0.0.0.0`, `::`)
 /// is requested on loopback.
 ///
 /// # Errors
