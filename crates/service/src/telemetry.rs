@@ -3,6 +3,8 @@
 //! The queue to that thread is bounded and drops lines when stderr is slower than the program: the
 //! log never delays a tunnel. A metric counts the dropped lines.
 
+mod queue;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -22,8 +24,6 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
 use self::queue::{Flush, Queue};
-
-mod queue;
 
 /// The tracing target of access-log events, one per tunnel; `--log info,access=off` disables them.
 pub const ACCESS: &str = "access";
