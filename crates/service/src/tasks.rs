@@ -7,7 +7,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{self, AssertUnwindSafe};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -122,9 +122,8 @@ impl Tasks {
     /// then count too. Cancel-safe: a wait that is dropped and begun again misses nothing.
     pub async fn emptied(&self) {
         loop {
-            let mut emptied = pin!(self.owner.shared.empty.notified());
-            // Registered before the table is read: the last task may end between the two.
-            emptied.as_mut().enable();
+            // Made before the table is read: it is notified if the last task ends between the two.
+            let emptied = self.owner.shared.empty.notified();
             if self.is_empty() {
                 return;
             }
