@@ -21,6 +21,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Longer than any interval, so that a failure ends a test instead of hanging it.
 const LONG: Duration = Duration::from_secs(3600);
 
+async fn bounded<T>(wait: impl Future<Output = T>) -> T {
+    timeout(LONG, wait).await.expect("the wait ends")
+}
+
 /// Two files with one number each, which must be the same, as a certificate and its key must fit.
 #[derive(Debug)]
 struct Pair {
@@ -131,8 +135,9 @@ impl Running {
     }
 
     async fn next(&mut self) -> (u64, u64) {
-        let next = timeout(LONG, self.updates.next()).await;
-        *next.expect("a swap is seen").expect("the watcher runs")
+        *bounded(self.updates.next())
+            .await
+            .expect("the watcher runs")
     }
 
     /// Reloads, failures and the last error.
@@ -289,7 +294,7 @@ async fn a_swap_of_a_symbolic_link_replaces_all_files_at_once() {
     watcher.spawn(&tasks, INTERVAL, CancellationToken::new());
     for version in 2..5 {
         publish(&version.to_string());
-        let next = timeout(LONG, updates.next()).await.unwrap().unwrap();
+        let next = bounded(updates.next()).await.unwrap();
         assert_eq!(*next, (version, version));
     }
     assert_eq!((handle.report().reloads, handle.report().failures), (3, 0));
@@ -344,8 +349,7 @@ fn files_that_change_while_they_are_read_are_read_until_they_agree() {
 async fn the_watcher_stops_when_asked_and_the_snapshot_stays() {
     let running = Running::start();
     running.stop.cancel();
-    let ended = timeout(LONG, running.tasks.emptied()).await;
-    ended.expect("the watcher ends");
+    bounded(running.tasks.emptied()).await;
     running.write("2", "2");
     running.handle.request();
     sleep(3 * INTERVAL).await;
@@ -424,14 +428,14 @@ async fn a_subscriber_sees_the_latest_swap_and_the_end() {
     let mut updates = live.subscribe();
     live.swap(1);
     live.swap(2);
-    assert_eq!(updates.next().await.as_deref(), Some(&2));
+    assert_eq!(bounded(updates.next()).await.as_deref(), Some(&2));
     let waited = timeout(LONG, updates.next()).await;
     waited.expect_err("a swap is seen once");
     let clone = live.clone();
     clone.swap(3);
     drop((live, clone));
-    assert_eq!(updates.next().await.as_deref(), Some(&3));
-    assert_eq!(updates.next().await, None);
+    assert_eq!(bounded(updates.next()).await.as_deref(), Some(&3));
+    assert_eq!(bounded(updates.next()).await, None);
 }
 
 #[test]

@@ -110,12 +110,17 @@ mod tests {
     use std::future;
 
     use tokio::sync::mpsc::{self, UnboundedReceiver};
-    use tokio::time::{Instant, sleep};
+    use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
     use crate::tasks::Tasks;
 
     const LIMIT: Duration = Duration::from_secs(30);
+
+    async fn bounded<T>(wait: impl Future<Output = T>) -> T {
+        let waited = timeout(10 * LIMIT, wait).await;
+        waited.expect("the wait ends")
+    }
 
     /// When each clone of a watch saw the two steps, in seconds of the paused clock.
     fn observe(drain: &Drain, tasks: &Tasks) -> UnboundedReceiver<(&'static str, u64)> {
@@ -142,11 +147,11 @@ mod tests {
         sleep(Duration::from_secs(5)).await;
         assert!(!drain.watch().is_draining());
         assert!(!drain.finish_within(LIMIT, future::pending()).await);
-        tasks.emptied().await;
+        bounded(tasks.emptied()).await;
         for expected in [("begun", 5), ("begun", 5), ("expired", 35), ("expired", 35)] {
-            assert_eq!(steps.recv().await, Some(expected));
+            assert_eq!(bounded(steps.recv()).await, Some(expected));
         }
-        assert_eq!(steps.recv().await, None);
+        assert_eq!(bounded(steps.recv()).await, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -173,8 +178,8 @@ mod tests {
         drain.expire();
         drain.begin();
         let late = drain.watch();
-        late.begun().await;
-        late.expired().await;
+        bounded(late.begun()).await;
+        bounded(late.expired()).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -182,8 +187,8 @@ mod tests {
         let drain = Drain::new();
         let watch = drain.watch();
         drop(drain);
-        watch.begun().await;
-        watch.expired().await;
+        bounded(watch.begun()).await;
+        bounded(watch.expired()).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -199,15 +204,15 @@ mod tests {
             }
         }
         drain.begin();
-        watch.begun().await;
+        bounded(watch.begun()).await;
         assert!(!watch.is_expired());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_without_an_owner_never_begins() {
         let watch = DrainWatch::never();
-        let waited = tokio::time::timeout(LIMIT, watch.clone().begun()).await;
-        waited.unwrap_err();
+        timeout(LIMIT, watch.begun()).await.unwrap_err();
+        timeout(LIMIT, watch.clone().expired()).await.unwrap_err();
         assert!(!watch.is_draining());
     }
 }

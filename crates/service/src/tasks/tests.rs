@@ -7,6 +7,11 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(3600);
 
+async fn bounded(wait: impl Future<Output = ()>) {
+    let waited = tokio::time::timeout(LONG, wait).await;
+    waited.expect("the wait ends");
+}
+
 #[tokio::test(start_paused = true)]
 async fn finished_tasks_leave_nothing_behind() {
     let tasks = Tasks::new();
@@ -118,7 +123,7 @@ fn wrapping_adds_four_words_to_a_future() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_the_end_may_be_dropped_and_begun_again() {
     let tasks = Tasks::new();
-    tasks.emptied().await;
+    bounded(tasks.emptied()).await;
     let (go_on, told) = oneshot::channel::<()>();
     tasks.spawn("first", async { told.await.unwrap() });
     for _ in 0..3 {
@@ -129,8 +134,7 @@ async fn a_wait_for_the_end_may_be_dropped_and_begun_again() {
         }
     }
     go_on.send(()).unwrap();
-    let emptied = tokio::time::timeout(LONG, tasks.emptied()).await;
-    emptied.expect("the end of the last task is seen");
+    bounded(tasks.emptied()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +146,7 @@ async fn a_task_that_is_spawned_during_the_wait_counts() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         parent.spawn("child", tokio::time::sleep(Duration::from_secs(2)));
     });
-    tasks.emptied().await;
+    bounded(tasks.emptied()).await;
     assert_eq!(start.elapsed().as_secs(), 3);
     assert!(tasks.finish_within(Duration::ZERO).await);
 }
