@@ -199,7 +199,7 @@ impl Family {
     pub async fn server_at(self, certs: &Certs, agents: SocketAddr) -> LegacyServer {
         let (name, clients) = match self {
             Self::Legacy => ("legacy-server", SocketAddr::from(([127, 0, 0, 1], 0))),
-            Self::Reference => ("quic-server", target::nobody().await),
+            Self::Reference => ("quic-server", target::unused_address().await),
         };
         let flags = [
             format!("--listen-tcp={clients}"),

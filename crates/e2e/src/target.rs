@@ -203,7 +203,7 @@ async fn echo(mut stream: TcpStream) {
 ///
 /// # Panics
 /// When loopback has no port left.
-pub async fn nobody() -> SocketAddr {
+pub async fn unused_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     listener.local_addr().expect("an address")
 }

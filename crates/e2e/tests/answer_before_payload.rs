@@ -72,7 +72,7 @@ async fn the_answer_is_a_tls_record_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_comes_with_the_head_reaches_the_target_once() {
+async fn bytes_sent_with_the_head_reach_the_target_once() {
     bounded(async {
         let ways = Ways::start(&[]).await;
         let (target, mut heard) = listens().await;

@@ -11,7 +11,7 @@ use std::path::Path;
 use towline_e2e::certs::Certs;
 use towline_e2e::process::{Ended, Process, run};
 use towline_e2e::programs::Server;
-use towline_e2e::target::nobody;
+use towline_e2e::target::unused_address;
 use towline_e2e::{admin, bounded, client};
 use towline_tls::devcerts::{DevCerts, Validity};
 
@@ -460,7 +460,7 @@ async fn certificates_that_no_listener_shows_are_refused() {
 }
 
 #[tokio::test]
-async fn addresses_that_are_taken_are_refused() {
+async fn addresses_in_use_are_refused() {
     bounded(async {
         let certs = Certs::new();
         let dir = tempfile::tempdir().unwrap();
@@ -735,11 +735,11 @@ async fn development_certificates_overwrite_nothing() {
 }
 
 #[tokio::test]
-async fn the_health_check_tells_the_living_from_the_dead() {
+async fn the_health_check_tells_running_programs_from_stopped_ones() {
     bounded(async {
         let certs = Certs::new();
         let server = Server::start(&certs, &[]);
-        let nobody = nobody().await.to_string();
+        let unused = unused_address().await.to_string();
         for program in PROGRAMS {
             let line = ["healthcheck", "--admin-listen", &server.admin.to_string()];
             let alive = run(program, &line, &[]).await;
@@ -751,7 +751,7 @@ async fn the_health_check_tells_the_living_from_the_dead() {
             let dead = run(
                 program,
                 &["healthcheck"],
-                &[("TOWLINE_ADMIN_LISTEN", &nobody)],
+                &[("TOWLINE_ADMIN_LISTEN", &unused)],
             )
             .await;
             assert_eq!(dead.code, Some(1), "{program}: {}", dead.stderr);
@@ -761,7 +761,7 @@ async fn the_health_check_tells_the_living_from_the_dead() {
                 "{}",
                 dead.stderr
             );
-            assert!(dead.stderr.contains(&nobody), "{}", dead.stderr);
+            assert!(dead.stderr.contains(&unused), "{}", dead.stderr);
         }
         // A listener for clients is no admin address.
         let line = ["healthcheck", "--admin-listen", &server.tcp(0).to_string()];

@@ -16,7 +16,7 @@ const NEVER: [&str; 2] = ["--busy-poll", "0s"];
 const MESSAGES: usize = 50;
 
 #[tokio::test]
-async fn programs_stay_awake_within_a_conversation_and_sleep_after_it() {
+async fn programs_busy_poll_during_request_and_response_and_sleep_afterwards() {
     bounded(async {
         let certs = Certs::new();
         let server = Server::start(&certs, &LONGEST);
@@ -46,7 +46,7 @@ async fn programs_stay_awake_within_a_conversation_and_sleep_after_it() {
 }
 
 #[tokio::test]
-async fn programs_that_are_told_so_never_stay_awake() {
+async fn programs_with_busy_polling_disabled_never_poll() {
     bounded(async {
         let certs = Certs::new();
         let server = Server::start(&certs, &NEVER);

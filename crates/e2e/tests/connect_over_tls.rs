@@ -50,7 +50,7 @@ async fn an_old_client_is_served_over_tls_1_2() {
 }
 
 #[tokio::test]
-async fn clients_without_a_good_certificate_are_turned_away() {
+async fn clients_without_a_valid_certificate_are_refused() {
     bounded(async {
         let ways = Ways::start(&[]).await;
         let echo = Target::echo().await;
@@ -95,7 +95,7 @@ async fn clients_without_a_good_certificate_are_turned_away() {
 }
 
 #[tokio::test]
-async fn without_an_authority_nobody_is_asked_for_a_certificate() {
+async fn without_an_authority_no_client_certificate_is_requested() {
     bounded(async {
         let certs = Certs::new();
         let echo = Target::echo().await;
@@ -140,7 +140,7 @@ async fn a_handshake_that_stands_still_ends() {
 }
 
 #[tokio::test]
-async fn a_client_that_speaks_no_tls_is_turned_away() {
+async fn a_client_that_speaks_no_tls_is_refused() {
     bounded(async {
         let ways = Ways::start(&[]).await;
         let echo = Target::echo().await;

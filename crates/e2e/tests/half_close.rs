@@ -69,7 +69,7 @@ async fn a_client_may_go_on_after_the_target_has_finished() {
 }
 
 #[tokio::test]
-async fn a_half_that_ends_with_nothing_said_ends_alone() {
+async fn a_half_that_ends_without_a_byte_ends_alone() {
     bounded(async {
         let ways = Ways::start(&[]).await;
         let target = Target::start(|mut stream| async move {

@@ -31,7 +31,7 @@ use towline_tunnel::stream::{StreamError, TunnelStream};
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What a rogue waits for the server to hear of its end.
-const FAREWELL: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Tunnels that keep the good agent busier than the rogue, which therefore gets the next ones.
 const BALLAST: usize = 16;
@@ -59,7 +59,7 @@ struct Rogue {
 }
 
 #[tokio::test]
-async fn an_agent_that_accepts_and_never_moves_a_byte() {
+async fn an_agent_that_accepts_tunnels_and_never_reads_or_writes() {
     bounded(async {
         let mut field = Field::start(&[]).await;
         let rogue = field.rogue().await;
@@ -132,7 +132,7 @@ async fn an_agent_that_floods() {
 }
 
 #[tokio::test]
-async fn answers_that_are_none() {
+async fn an_agent_that_sends_invalid_answers() {
     bounded(async {
         let mut field = Field::start(&[]).await;
         let rogue = field.rogue().await;
@@ -166,7 +166,7 @@ async fn answers_that_are_none() {
 }
 
 #[tokio::test]
-async fn no_answer_at_all() {
+async fn an_agent_that_never_answers() {
     bounded(async {
         let field = Field::start(&["--dial-timeout", "1s"]).await;
         let rogue = field.rogue().await;
@@ -200,7 +200,7 @@ async fn no_answer_at_all() {
 }
 
 #[tokio::test]
-async fn control_messages_that_are_none() {
+async fn an_agent_that_sends_invalid_control_messages() {
     bounded(async {
         let mut field = Field::start(&[]).await;
         let long = vec![b'x'; 128 * 1024];
@@ -237,7 +237,7 @@ async fn control_messages_that_are_none() {
 }
 
 #[tokio::test]
-async fn hellos_that_are_late_missing_or_false() {
+async fn an_agent_whose_hello_is_late_missing_or_wrong() {
     bounded(async {
         let field = Field::start(&["--quic-handshake-timeout", "1s"]).await;
         // No control stream; one that says nothing; one that ends.
@@ -281,7 +281,7 @@ async fn hellos_that_are_late_missing_or_false() {
 }
 
 #[tokio::test]
-async fn agents_without_a_good_certificate() {
+async fn agents_without_a_valid_certificate() {
     bounded(async {
         let field = Field::start(&[]).await;
         let foreign = DevCerts::generate(Validity::days(1)).unwrap();
@@ -455,7 +455,7 @@ async fn flood(session: Session, until: oneshot::Receiver<()>) {
     }
     until.await.expect("a test that goes on");
     session
-        .close_and_wait(SessionCode::Closed, "enough", FAREWELL)
+        .close_and_wait(SessionCode::Closed, "enough", CLOSE_TIMEOUT)
         .await;
 }
 

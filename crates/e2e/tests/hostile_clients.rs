@@ -99,7 +99,7 @@ async fn slow_and_silent_clients() {
 }
 
 #[tokio::test]
-async fn garbage_of_many_kinds() {
+async fn clients_that_send_garbage() {
     let siege = Siege::begin().await;
     bounded(async {
         let mut dice = fastrand::Rng::with_seed(7);
@@ -184,7 +184,7 @@ async fn clients_that_vanish() {
 }
 
 #[tokio::test]
-async fn datagrams_that_belong_to_nobody() {
+async fn datagrams_that_belong_to_no_connection() {
     let siege = Siege::begin().await;
     bounded(async {
         let agents = siege.ways.server.agents;
@@ -221,7 +221,7 @@ async fn datagrams_that_belong_to_nobody() {
 }
 
 #[tokio::test]
-async fn more_clients_than_may_be() {
+async fn more_clients_than_the_limit() {
     let _alone = ALONE.lock().await;
     bounded(async {
         let certs = Certs::new();

@@ -39,7 +39,7 @@ async fn the_agent_resets_a_silent_tunnel() {
 }
 
 #[tokio::test]
-async fn a_tunnel_with_a_byte_now_and_then_lives_on() {
+async fn a_tunnel_with_a_byte_now_and_then_stays_open() {
     bounded(async {
         let certs = Certs::new();
         let echo = Target::echo().await;
@@ -66,7 +66,7 @@ async fn a_tunnel_with_a_byte_now_and_then_lives_on() {
 }
 
 #[tokio::test]
-async fn without_the_flag_silence_is_fine() {
+async fn without_the_flag_a_silent_tunnel_stays_open() {
     bounded(async {
         let certs = Certs::new();
         let echo = Target::echo().await;

@@ -36,7 +36,7 @@ const NO_DIAL_LIMIT: [&str; 2] = ["--dial-timeout", "10m"];
 
 #[tokio::test]
 #[ignore = "needs the programs that `make interop` builds"]
-async fn requests_come_through() {
+async fn requests_reach_the_target() {
     bounded(async {
         let (proxy, agent) = Proxy::with_agent(&[]).await;
         let target = answers("hello from the cluster").await;
@@ -98,7 +98,7 @@ async fn a_refusal_says_what_happened() {
 
 #[tokio::test]
 #[ignore = "needs the programs that `make interop` builds"]
-async fn without_an_agent_it_says_so() {
+async fn without_an_agent_the_refusal_says_so() {
     bounded(async {
         let proxy = Proxy::start(&[]);
         for transport in BOTH {
@@ -117,7 +117,7 @@ async fn without_an_agent_it_says_so() {
 
 #[tokio::test]
 #[ignore = "needs the programs that `make interop` builds"]
-async fn a_certificate_of_another_authority_is_not_let_in() {
+async fn a_certificate_of_another_authority_is_refused() {
     bounded(async {
         let (proxy, agent) = Proxy::with_agent(&[]).await;
         let foreign = Certs::new();
@@ -246,7 +246,7 @@ async fn early_bytes_are_whole_or_the_known_error() {
 /// Bytes that the target sends of its own accord once the connection is in use, and its end.
 #[tokio::test]
 #[ignore = "needs the programs that `make interop` builds"]
-async fn late_bytes_come_through() {
+async fn late_bytes_reach_the_client() {
     const LATE: usize = 1 << 20;
     bounded(async {
         let (proxy, agent) = Proxy::with_agent(&[]).await;

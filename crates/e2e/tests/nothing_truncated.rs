@@ -102,7 +102,7 @@ async fn neither_tls_nor_a_unix_socket_loses_a_byte() {
 /// Only a reader who comes late fills every buffer on the way, so that each end has to keep what
 /// its socket does not take.
 #[tokio::test]
-async fn readers_who_come_late_miss_nothing() {
+async fn readers_that_start_late_miss_nothing() {
     bounded(async {
         let ways = Ways::start(&[]).await;
         let said = random(7, LATE);

@@ -13,7 +13,7 @@ use towline_e2e::{bounded, eventually};
 const RAW: [&str; 2] = ["--listen", "raw=tcp://127.0.0.1:0"];
 
 #[tokio::test]
-async fn a_raw_listener_leads_to_the_upstream_of_an_agent_tcp() {
+async fn a_raw_listener_forwards_to_the_upstream_of_an_agent_tcp() {
     bounded(async {
         let certs = Certs::new();
         let echo = Target::echo().await;
@@ -33,7 +33,7 @@ async fn a_raw_listener_leads_to_the_upstream_of_an_agent_tcp() {
 }
 
 #[tokio::test]
-async fn a_raw_listener_with_a_target_leads_there_through_a_proxy_agent() {
+async fn a_raw_listener_with_a_target_forwards_to_it_through_a_proxy_agent() {
     bounded(async {
         let certs = Certs::new();
         let echo = Target::echo().await;
@@ -170,7 +170,7 @@ async fn each_half_ends_alone() {
 }
 
 #[tokio::test]
-async fn what_is_said_before_the_upstream_is_dialed_is_kept() {
+async fn bytes_sent_before_the_upstream_is_dialed_are_kept() {
     bounded(async {
         let certs = Certs::new();
         let upstream = BlackHole::new();

@@ -341,7 +341,7 @@ async fn another_session_is_tried_when_the_first_dies_before_the_answer() {
 }
 
 #[tokio::test]
-async fn a_session_whose_tunnels_are_used_up_is_503_until_one_ends() {
+async fn a_session_at_its_tunnel_limit_is_503_until_a_tunnel_ends() {
     bounded(async {
         let certs = Certs::new();
         let echo = Target::echo().await;
@@ -445,7 +445,7 @@ async fn an_agent_that_answers_nonsense_is_500() {
 }
 
 #[tokio::test]
-async fn what_an_agent_says_reaches_the_client_by_name_and_in_its_words() {
+async fn a_refusal_of_an_agent_reaches_the_client_with_its_reason_and_text() {
     bounded(async {
         let certs = Certs::new();
         let server = Server::start(&certs, &[]);
@@ -491,7 +491,7 @@ async fn ipv6_leads_in_and_out() {
 }
 
 #[tokio::test]
-async fn heads_that_others_would_refuse_are_served() {
+async fn unusual_but_valid_heads_are_served() {
     bounded(async {
         let (server, agent, echo) = trio(&[]).await;
         let target = echo.address;
@@ -515,7 +515,7 @@ async fn heads_that_others_would_refuse_are_served() {
 }
 
 #[tokio::test]
-async fn a_refusal_looks_the_same_whichever_way_the_client_came() {
+async fn a_refusal_looks_the_same_on_every_kind_of_listener() {
     bounded(async {
         let ways = Ways::start(&[]).await;
         let closed = Closed::new();

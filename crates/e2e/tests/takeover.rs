@@ -37,7 +37,7 @@ async fn take_tunnels(server: &Server, expected: &[bool]) {
 }
 
 /// Waits until the agent has no session, because a newer instance is there.
-async fn is_turned_away(agent: &Agent) {
+async fn is_refused(agent: &Agent) {
     eventually("turned away with words", true, || {
         let reasons = agent.readiness.state().err().unwrap_or_default();
         reasons.iter().any(|reason| reason.contains(TURNED_AWAY))
@@ -74,7 +74,7 @@ async fn a_newer_instance_takes_over_and_no_tunnel_is_cut() {
         take_tunnels(&server, &[true]).await;
 
         // The former self dials again and is told why it is not let in.
-        is_turned_away(&older).await;
+        is_refused(&older).await;
         for tunnel in &mut fresh {
             echoes(tunnel).await;
         }
@@ -87,7 +87,7 @@ async fn a_newer_instance_takes_over_and_no_tunnel_is_cut() {
 }
 
 #[tokio::test]
-async fn an_older_instance_is_turned_away_until_the_newer_one_leaves() {
+async fn an_older_instance_is_refused_until_the_newer_one_leaves() {
     bounded(async {
         let certs = Certs::new();
         let echo = Target::echo().await;
@@ -95,7 +95,7 @@ async fn an_older_instance_is_turned_away_until_the_newer_one_leaves() {
         let older = Agent::start(&certs, server.agents, &TWIN);
         older.is_ready().await;
         let newer = Agent::start(&certs, server.agents, &TWIN);
-        is_turned_away(&older).await;
+        is_refused(&older).await;
         take_tunnels(&server, &[true]).await;
         let refused = admin::metrics_become("refusals", server.admin, |metrics| {
             metrics.sum("towline_server_sessions_refused_total") >= 2.0
