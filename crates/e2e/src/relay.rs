@@ -1,6 +1,6 @@
 //! A UDP relay between agents and server that loses, doubles, delays and reorders datagrams.
 //!
-//! Both ways pass through the same [`Weather`]. Each agent gets a socket of its own towards the
+//! Both directions pass through the same [`Impairment`]. Each agent gets a socket of its own towards the
 //! server, as behind a NAT, so the server sees as many peers as there are.
 
 use std::cmp::Reverse;
@@ -17,46 +17,46 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// Datagrams that one direction of a flow holds back; more are lost, as in any queue.
+/// Datagrams that one direction of a flow delays at a time; more are lost, as in any queue.
 const QUEUE: usize = 1_024;
 
 /// The largest datagram.
 const DATAGRAM: usize = 65_535;
 
-/// Room for bursts, so that what gets lost is lost by the dice.
+/// Socket buffer, large enough that only the random generator loses datagrams.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// What happens to datagrams, each in so many of a thousand.
+/// What is done to datagrams; the rates are per thousand.
 #[derive(Debug, Clone, Copy)]
-pub struct Weather {
-    /// Where the dice start; the two directions of each flow throw dice of their own.
+pub struct Impairment {
+    /// The seed; each direction of a flow has a random generator of its own.
     pub seed: u64,
     /// Lost.
     pub lost: u16,
     /// Delivered twice.
     pub doubled: u16,
-    /// Held back while later ones overtake.
+    /// Delayed, so that later ones overtake.
     pub delayed: u16,
-    /// How long at most.
+    /// The longest delay.
     pub delay: Duration,
 }
 
-/// What has happened so far.
+/// Counts of datagrams so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Toll {
-    /// Datagrams that came in.
+    /// Datagrams received.
     pub received: u64,
-    /// Lost by the dice.
+    /// Lost on purpose.
     pub lost: u64,
     /// Delivered twice.
     pub doubled: u64,
-    /// Held back.
+    /// Delayed.
     pub delayed: u64,
     /// Lost because the queue was full.
     pub overflowed: u64,
 }
 
-/// The relay; it ends when it is dropped.
+/// The relay; dropping it ends it.
 #[derive(Debug)]
 pub struct Relay {
     /// What agents dial instead of the server.
@@ -74,19 +74,19 @@ struct Counts {
     overflowed: AtomicU64,
 }
 
-/// One direction of a flow: dice, and what is held back.
+/// One direction of a flow: its random generator, and the delayed datagrams.
 struct Way {
-    weather: Weather,
-    dice: fastrand::Rng,
+    impairment: Impairment,
+    random: fastrand::Rng,
     counts: Arc<Counts>,
     /// By due time, then in the order of arrival.
     held: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
     last: u64,
 }
 
-// === impl Weather ===
+// === impl Impairment ===
 
-impl Weather {
+impl Impairment {
     /// Two datagrams of a hundred are lost, two overtaken, one doubled.
     pub fn rough(seed: u64) -> Self {
         Self {
@@ -106,12 +106,12 @@ impl Relay {
     ///
     /// # Panics
     /// When loopback has no port left.
-    pub fn start(server: SocketAddr, weather: Weather) -> Self {
+    pub fn start(server: SocketAddr, impairment: Impairment) -> Self {
         let socket = Arc::new(open().expect("a free port"));
         let address = socket.local_addr().expect("an address");
         let counts = Arc::<Counts>::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(relay(socket, server, weather, Arc::clone(&counts)));
+        tasks.spawn(relay(socket, server, impairment, Arc::clone(&counts)));
         Self {
             address,
             counts,
@@ -119,7 +119,7 @@ impl Relay {
         }
     }
 
-    /// What has happened so far, both ways together.
+    /// The counts so far, both directions together.
     pub fn toll(&self) -> Toll {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Toll {
@@ -135,13 +135,13 @@ impl Relay {
 // === impl Way ===
 
 impl Way {
-    /// Throws the dice for one datagram.
+    /// Decides at random what happens to one datagram.
     fn take(&mut self, datagram: &[u8], now: Instant) {
         one_more(&self.counts.received);
-        if self.happens(self.weather.lost) {
+        if self.happens(self.impairment.lost) {
             return one_more(&self.counts.lost);
         }
-        let copies = if self.happens(self.weather.doubled) {
+        let copies = if self.happens(self.impairment.doubled) {
             one_more(&self.counts.doubled);
             2
         } else {
@@ -149,9 +149,9 @@ impl Way {
         };
         for _ in 0..copies {
             let mut due = now;
-            if self.happens(self.weather.delayed) {
+            if self.happens(self.impairment.delayed) {
                 one_more(&self.counts.delayed);
-                due += self.weather.delay.mul_f32(self.dice.f32());
+                due += self.impairment.delay.mul_f32(self.random.f32());
             }
             if self.held.len() == QUEUE {
                 return one_more(&self.counts.overflowed);
@@ -162,7 +162,7 @@ impl Way {
     }
 
     fn happens(&mut self, of_a_thousand: u16) -> bool {
-        self.dice.u16(..1_000) < of_a_thousand
+        self.random.u16(..1_000) < of_a_thousand
     }
 
     /// When the next datagram is due.
@@ -178,7 +178,12 @@ impl Way {
 }
 
 /// Tells the agents' datagrams apart, and gives each agent its flow.
-async fn relay(agents: Arc<UdpSocket>, server: SocketAddr, weather: Weather, counts: Arc<Counts>) {
+async fn relay(
+    agents: Arc<UdpSocket>,
+    server: SocketAddr,
+    impairment: Impairment,
+    counts: Arc<Counts>,
+) {
     let mut flows: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut datagram = vec![0; DATAGRAM];
@@ -191,8 +196,8 @@ async fn relay(agents: Arc<UdpSocket>, server: SocketAddr, weather: Weather, cou
         let flow = flows.entry(agent).or_insert_with(|| {
             let (flow, from_agent) = mpsc::channel(QUEUE);
             let way = |direction| Way {
-                weather,
-                dice: fastrand::Rng::with_seed(weather.seed + 2 * number + direction),
+                impairment,
+                random: fastrand::Rng::with_seed(impairment.seed + 2 * number + direction),
                 counts: Arc::clone(&counts),
                 held: BinaryHeap::new(),
                 last: 0,
@@ -250,14 +255,14 @@ async fn towards_agent(
     }
 }
 
-/// Sends what is due; a datagram that the system refuses is lost, as anywhere.
+/// Sends what is due; a datagram that the system refuses is lost.
 async fn deliver(way: &mut Way, socket: &UdpSocket, to: SocketAddr) {
     while let Some(datagram) = way.due(Instant::now()) {
         socket.send_to(&datagram, to).await.ok();
     }
 }
 
-/// Waits for ever when nothing is held back.
+/// Waits for ever if nothing is delayed.
 async fn until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,

@@ -82,7 +82,7 @@ async fn clients_without_a_valid_certificate_are_refused() {
                 "UnsupportedCertificate",
             ),
         ] {
-            let error = turned_away(&connector, ways.server.tcp(1)).await;
+            let error = refusal_of(&connector, ways.server.tcp(1)).await;
             assert!(error.contains(alert), "certificate {case}: {error}");
             // The server goes on, on this listener as on the others.
             let mut tunnel = ways.tunnel(Way::Tls, echo.address).await;
@@ -159,7 +159,7 @@ async fn enter(connector: &TlsConnector, proxy: SocketAddr) -> TlsStream<TcpStre
 
 /// What a client hears that must not get in. It asks for nothing: bytes that the server leaves
 /// unread would make its close a reset, which may overtake the alert.
-async fn turned_away(connector: &TlsConnector, proxy: SocketAddr) -> String {
+async fn refusal_of(connector: &TlsConnector, proxy: SocketAddr) -> String {
     let heard = async {
         // A TLS 1.3 client is done before the server has seen its certificate.
         let mut stream = client::tls(connector, proxy).await?;

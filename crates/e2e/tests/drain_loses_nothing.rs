@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use towline_e2e::certs::Certs;
 use towline_e2e::programs::{Agent, Server};
-use towline_e2e::relay::{Relay, Weather};
+use towline_e2e::relay::{Impairment, Relay};
 use towline_e2e::target::Target;
 use towline_e2e::{bounded, client};
 
@@ -16,7 +16,7 @@ use towline_e2e::{bounded, client};
 const UPLOAD: usize = 1024 * 1024;
 
 /// Every datagram waits, and some are lost.
-const SLOW: Weather = Weather {
+const SLOW: Impairment = Impairment {
     seed: 4,
     lost: 20,
     doubled: 0,

@@ -34,7 +34,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Tunnels that keep the good agent busier than the rogue, which therefore gets the next ones.
-const BALLAST: usize = 16;
+const BUSY: usize = 16;
 
 /// What a flooding agent pours over a client before the others are tried again.
 const FLOOD: u64 = 32 * 1024 * 1024;
@@ -43,12 +43,12 @@ const FLOOD: u64 = 32 * 1024 * 1024;
 const PROMPT: Duration = Duration::from_secs(2);
 
 /// A server, a good agent with tunnels on it, and a target behind that.
-struct Field {
+struct Setup {
     certs: Certs,
     server: Server,
     good: Agent,
     echo: Target,
-    ballast: Vec<TcpStream>,
+    busy: Vec<TcpStream>,
 }
 
 /// An agent whose streams the test serves by hand.
@@ -61,12 +61,12 @@ struct Rogue {
 #[tokio::test]
 async fn an_agent_that_accepts_tunnels_and_never_reads_or_writes() {
     bounded(async {
-        let mut field = Field::start(&[]).await;
-        let rogue = field.rogue().await;
+        let mut setup = Setup::start(&[]).await;
+        let rogue = setup.rogue().await;
         let mut accepted = Vec::new();
         let mut silent = Vec::new();
         for _ in 0..4 {
-            let (tunnel, stream) = tokio::join!(field.tunnel(), accepts(&rogue.session));
+            let (tunnel, stream) = tokio::join!(setup.tunnel(), accepts(&rogue.session));
             silent.push(tunnel);
             accepted.push(stream);
         }
@@ -75,13 +75,13 @@ async fn an_agent_that_accepts_tunnels_and_never_reads_or_writes() {
         for mut tunnel in silent {
             flood.spawn(async move { tunnel.write_all(&vec![1; 64 * 1024 * 1024]).await });
         }
-        field.works().await;
+        setup.works().await;
         assert!(flood.try_join_next().is_none(), "nobody takes 64 MiB");
         rogue.session.close(SessionCode::Closed, "enough");
         while let Some(written) = flood.join_next().await {
             written.unwrap().unwrap_err();
         }
-        field.ends_with(&[]).await;
+        setup.ends_with(&[]).await;
     })
     .await;
 }
@@ -89,8 +89,8 @@ async fn an_agent_that_accepts_tunnels_and_never_reads_or_writes() {
 #[tokio::test]
 async fn an_agent_that_floods() {
     bounded(async {
-        let mut field = Field::start(&[]).await;
-        let (dialer, server) = (field.dialer(), field.server.agents);
+        let mut setup = Setup::start(&[]).await;
+        let (dialer, server) = (setup.dialer(), setup.server.agents);
         let (quit, until) = oneshot::channel();
         // On a thread of its own: it is the server's fairness that counts, not the test's.
         let flood = thread::spawn(move || {
@@ -107,18 +107,18 @@ async fn an_agent_that_floods() {
                 .await;
             });
         });
-        field.server.has_sessions(2).await;
-        let _never_read = field.tunnel().await;
-        let mut read = field.tunnel().await;
+        setup.server.has_sessions(2).await;
+        let _never_read = setup.tunnel().await;
+        let mut read = setup.tunnel().await;
         let mut reader = JoinSet::new();
         reader.spawn(async move {
             let mut bytes = vec![0; 64 * 1024];
             while read.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
         });
         for round in 1..=4 {
-            let flooded = || field.server.tunnels.traffic().to_client > round * FLOOD;
+            let flooded = || setup.server.tunnels.traffic().to_client > round * FLOOD;
             eventually("the flood has come so far", true, flooded).await;
-            field.works().await;
+            setup.works().await;
         }
         quit.send(()).unwrap();
         drop(reader);
@@ -126,7 +126,7 @@ async fn an_agent_that_floods() {
             .await
             .unwrap()
             .unwrap();
-        field.ends_with(&[]).await;
+        setup.ends_with(&[]).await;
     })
     .await;
 }
@@ -134,8 +134,8 @@ async fn an_agent_that_floods() {
 #[tokio::test]
 async fn an_agent_that_sends_invalid_answers() {
     bounded(async {
-        let mut field = Field::start(&[]).await;
-        let rogue = field.rogue().await;
+        let mut setup = Setup::start(&[]).await;
+        let rogue = setup.rogue().await;
         let endless = [b"HTTP/1.1 200 OK\r\nX: ".to_vec(), vec![b'x'; 32 * 1024]].concat();
         for garbage in [
             &b"\0\xff\x16\x03\x01 no answer at all\r\n\r\n"[..],
@@ -145,7 +145,7 @@ async fn an_agent_that_sends_invalid_answers() {
             &endless,
         ] {
             let shown = String::from_utf8_lossy(&garbage[..garbage.len().min(40)]).into_owned();
-            let (refused, told) = tokio::join!(field.refused(), async {
+            let (refused, told) = tokio::join!(setup.refused(), async {
                 let mut stream = asked(&rogue.session).await;
                 // Cut short by a server that has read enough.
                 stream.write_all(garbage).await.ok();
@@ -157,10 +157,10 @@ async fn an_agent_that_sends_invalid_answers() {
                 refused.answer.head
             );
             assert_eq!(told, StreamError::Reset(StreamCode::Protocol), "{shown}");
-            field.works().await;
+            setup.works().await;
         }
         rogue.session.close(SessionCode::Closed, "enough");
-        field.ends_with(&[]).await;
+        setup.ends_with(&[]).await;
     })
     .await;
 }
@@ -168,10 +168,10 @@ async fn an_agent_that_sends_invalid_answers() {
 #[tokio::test]
 async fn an_agent_that_never_answers() {
     bounded(async {
-        let field = Field::start(&["--dial-timeout", "1s"]).await;
-        let rogue = field.rogue().await;
+        let setup = Setup::start(&["--dial-timeout", "1s"]).await;
+        let rogue = setup.rogue().await;
         let began = Instant::now();
-        let (refused, stream) = tokio::join!(field.refused(), async {
+        let (refused, stream) = tokio::join!(setup.refused(), async {
             let mut stream = asked(&rogue.session).await;
             stop_of(&mut stream).await
         });
@@ -184,7 +184,7 @@ async fn an_agent_that_never_answers() {
 
         // Whoever ends the stream, or resets it, leaves the request to another.
         for finish in [true, false] {
-            let (mut tunnel, ()) = tokio::join!(field.tunnel(), async {
+            let (mut tunnel, ()) = tokio::join!(setup.tunnel(), async {
                 let mut stream = asked(&rogue.session).await;
                 match finish {
                     true => stream.finish(),
@@ -194,7 +194,7 @@ async fn an_agent_that_never_answers() {
             echoes(&mut tunnel).await;
         }
         rogue.session.close(SessionCode::Closed, "enough");
-        field.ends_with(&[]).await;
+        setup.ends_with(&[]).await;
     })
     .await;
 }
@@ -202,7 +202,7 @@ async fn an_agent_that_never_answers() {
 #[tokio::test]
 async fn an_agent_that_sends_invalid_control_messages() {
     bounded(async {
-        let mut field = Field::start(&[]).await;
+        let mut setup = Setup::start(&[]).await;
         let long = vec![b'x'; 128 * 1024];
         for garbage in [
             &b"\0\xff\x16\n"[..],
@@ -213,25 +213,25 @@ async fn an_agent_that_sends_invalid_control_messages() {
         ] {
             let shown = String::from_utf8_lossy(&garbage[..garbage.len().min(40)]).into_owned();
             // Behind a good hello.
-            let session = field.dial().await;
+            let session = setup.dial().await;
             let mut control = session.open().unwrap();
             let hello = encode(&Message::Hello(hello("rogue")));
             control.write_all(&hello).await.unwrap();
-            field.server.has_sessions(2).await;
-            let (mut tunnel, _stream) = tokio::join!(field.tunnel(), accepts(&session));
+            setup.server.has_sessions(2).await;
+            let (mut tunnel, _stream) = tokio::join!(setup.tunnel(), accepts(&session));
             control.write_all(garbage).await.ok();
             assert_eq!(closed(&session).await, SessionCode::Protocol, "{shown}");
             assert_eq!(end(&mut tunnel).await, End::Reset, "{shown}");
-            field.server.has_sessions(1).await;
+            setup.server.has_sessions(1).await;
 
             // Instead of one.
-            let session = field.dial().await;
+            let session = setup.dial().await;
             let mut control = session.open().unwrap();
             control.write_all(garbage).await.ok();
             assert_eq!(closed(&session).await, SessionCode::Protocol, "{shown}");
-            field.works().await;
+            setup.works().await;
         }
-        field.ends_with(&[("protocol", 5.0)]).await;
+        setup.ends_with(&[("protocol", 5.0)]).await;
     })
     .await;
 }
@@ -239,12 +239,12 @@ async fn an_agent_that_sends_invalid_control_messages() {
 #[tokio::test]
 async fn an_agent_whose_hello_is_late_missing_or_wrong() {
     bounded(async {
-        let field = Field::start(&["--quic-handshake-timeout", "1s"]).await;
+        let setup = Setup::start(&["--quic-handshake-timeout", "1s"]).await;
         // No control stream; one that says nothing; one that ends.
-        let mute = field.dial().await;
-        let silent = field.dial().await;
+        let mute = setup.dial().await;
+        let silent = setup.dial().await;
         let control = silent.open().unwrap();
-        let short = field.dial().await;
+        let short = setup.dial().await;
         short.open().unwrap().finish();
         for session in [&mute, &silent, &short] {
             assert_eq!(closed(session).await, SessionCode::Protocol);
@@ -253,7 +253,7 @@ async fn an_agent_whose_hello_is_late_missing_or_wrong() {
 
         let long = "x".repeat(254);
         for id in ["", "a\nb", &long] {
-            let session = field.dial().await;
+            let session = setup.dial().await;
             ControlStream::greet(&session, hello(id), LIMIT)
                 .await
                 .unwrap_err();
@@ -261,8 +261,8 @@ async fn an_agent_whose_hello_is_late_missing_or_wrong() {
         }
 
         // An older instance of an agent that is here.
-        let rogue = field.rogue().await;
-        let session = field.dial().await;
+        let rogue = setup.rogue().await;
+        let session = setup.dial().await;
         let old = Hello {
             epoch: 1,
             ..hello("rogue")
@@ -271,9 +271,9 @@ async fn an_agent_whose_hello_is_late_missing_or_wrong() {
             .await
             .unwrap_err();
         assert_eq!(closed(&session).await, SessionCode::Replaced);
-        field.server.has_sessions(2).await;
+        setup.server.has_sessions(2).await;
         rogue.session.close(SessionCode::Closed, "enough");
-        field
+        setup
             .ends_with(&[("protocol", 6.0), ("replaced", 1.0)])
             .await;
     })
@@ -283,9 +283,9 @@ async fn an_agent_whose_hello_is_late_missing_or_wrong() {
 #[tokio::test]
 async fn agents_without_a_valid_certificate() {
     bounded(async {
-        let field = Field::start(&[]).await;
+        let setup = Setup::start(&[]).await;
         let foreign = DevCerts::generate(Validity::days(1)).unwrap();
-        let issue = |profile: Profile| field.certs.issue(&profile).credentials();
+        let issue = |profile: Profile| setup.certs.issue(&profile).credentials();
         for (what, credentials) in [
             ("none", None),
             ("of a foreign authority", Some(foreign.agent.credentials())),
@@ -300,20 +300,20 @@ async fn agents_without_a_valid_certificate() {
             ("of a server", Some(issue(Profile::server(&["localhost"])))),
         ] {
             // In TLS 1.3 a client is through before it hears that it was refused.
-            let why = match field.dial_with(field.tls(credentials.as_ref())).await {
+            let why = match setup.dial_with(setup.tls(credentials.as_ref())).await {
                 Err(error) => error,
                 Ok(session) => timeout(LIMIT, session.closed()).await.unwrap(),
             };
             assert!(matches!(why, SessionError::Transport(_)), "{what}: {why}");
         }
-        field.ends_with(&[("handshake", 5.0)]).await;
+        setup.ends_with(&[("handshake", 5.0)]).await;
     })
     .await;
 }
 
-// === impl Field ===
+// === impl Setup ===
 
-impl Field {
+impl Setup {
     async fn start(flags: &[&str]) -> Self {
         let certs = Certs::new();
         let server = Server::start(&certs, flags);
@@ -321,16 +321,16 @@ impl Field {
         good.is_ready().await;
         server.has_sessions(1).await;
         let echo = Target::echo().await;
-        let mut ballast = Vec::new();
-        for _ in 0..BALLAST {
-            ballast.push(client::tunnel(server.tcp(0), echo.address).await);
+        let mut busy = Vec::new();
+        for _ in 0..BUSY {
+            busy.push(client::tunnel(server.tcp(0), echo.address).await);
         }
         Self {
             certs,
             server,
             good,
             echo,
-            ballast,
+            busy,
         }
     }
 
@@ -346,7 +346,7 @@ impl Field {
     /// Every tunnel of the good agent works, and the server still lets agents in.
     async fn works(&mut self) {
         let began = Instant::now();
-        for tunnel in &mut self.ballast {
+        for tunnel in &mut self.busy {
             echoes(tunnel).await;
         }
         let fresh = Agent::start(&self.certs, self.server.agents, &["--agent-id", "fresh"]);
@@ -415,7 +415,7 @@ impl Field {
             assert_eq!(all.get(*reason), Some(count), "{all:?}");
         }
         assert_eq!(metrics.value("towline_server_panics_total", &[]), 0.0);
-        drop(self.ballast);
+        drop(self.busy);
         self.server.is_at_rest().await;
         self.good.is_at_rest().await;
         self.good.stop().await;

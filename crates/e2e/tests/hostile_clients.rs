@@ -48,21 +48,21 @@ const CROWD: usize = 50;
 const FORGED: usize = 200;
 
 /// Handshakes under way from which on addresses have to prove themselves.
-const BELIEVED: f64 = 64.0;
+const UNVALIDATED: f64 = 64.0;
 
 #[tokio::test]
 async fn slow_and_silent_clients() {
-    let siege = Siege::begin().await;
+    let attack = UnderAttack::begin().await;
     bounded(async {
         let mut crowd = JoinSet::new();
         for way in Way::ALL {
             for slow in [true, false] {
                 for _ in 0..CROWD {
-                    let mut stream = siege.ways.enter(way).await;
+                    let mut stream = attack.ways.enter(way).await;
                     crowd.spawn(async move {
                         let began = Instant::now();
                         let answer = if slow {
-                            dawdle(&mut stream).await
+                            send_slowly(&mut stream).await
                         } else {
                             rest(&mut stream).await
                         };
@@ -74,8 +74,8 @@ async fn slow_and_silent_clients() {
         }
         // Handshakes that never end, and admin requests.
         for (address, wait) in [
-            (siege.ways.server.tcp(1), WAIT),
-            (siege.ways.server.admin, ADMIN_WAIT),
+            (attack.ways.server.tcp(1), WAIT),
+            (attack.ways.server.admin, ADMIN_WAIT),
         ] {
             for slow in [true, false] {
                 for _ in 0..CROWD / 2 {
@@ -83,7 +83,7 @@ async fn slow_and_silent_clients() {
                     crowd.spawn(async move {
                         let began = Instant::now();
                         if slow {
-                            dawdle(&mut stream).await;
+                            send_slowly(&mut stream).await;
                         } else {
                             rest(&mut stream).await;
                         }
@@ -95,12 +95,12 @@ async fn slow_and_silent_clients() {
         crowd.join_all().await;
     })
     .await;
-    siege.end().await;
+    attack.end().await;
 }
 
 #[tokio::test]
 async fn clients_that_send_garbage() {
-    let siege = Siege::begin().await;
+    let attack = UnderAttack::begin().await;
     bounded(async {
         let mut dice = fastrand::Rng::with_seed(7);
         let mut noise = vec![0; 64 * 1024];
@@ -132,34 +132,34 @@ async fn clients_that_send_garbage() {
         for (garbage, expected) in kinds {
             let shown = String::from_utf8_lossy(&garbage[..garbage.len().min(30)]).into_owned();
             for way in Way::ALL {
-                let answer = say(siege.ways.enter(way).await, garbage).await;
+                let answer = say(attack.ways.enter(way).await, garbage).await;
                 let status = answer.split(' ').nth(1).unwrap_or_default();
                 assert!(expected.contains(&status), "{way:?} {shown:?}: {answer:?}");
             }
         }
         for garbage in kinds.map(|(garbage, _)| garbage).iter().chain([&&*noise]) {
             // Whatever comes, it ends.
-            let admin = TcpStream::connect(siege.ways.server.admin).await.unwrap();
+            let admin = TcpStream::connect(attack.ways.server.admin).await.unwrap();
             say(Box::new(admin), garbage).await;
-            let tls = TcpStream::connect(siege.ways.server.tcp(1)).await.unwrap();
+            let tls = TcpStream::connect(attack.ways.server.tcp(1)).await.unwrap();
             say(Box::new(tls), garbage).await;
         }
         for way in Way::ALL {
             for _ in 0..CROWD {
                 let piece = &noise[dice.usize(..noise.len() / 2)..][..dice.usize(1..2_000)];
-                say(siege.ways.enter(way).await, piece).await;
+                say(attack.ways.enter(way).await, piece).await;
             }
         }
     })
     .await;
-    siege.end().await;
+    attack.end().await;
 }
 
 #[tokio::test]
 async fn clients_that_vanish() {
-    let siege = Siege::begin().await;
+    let attack = UnderAttack::begin().await;
     bounded(async {
-        let server = &siege.ways.server;
+        let server = &attack.ways.server;
         for address in [server.tcp(0), server.tcp(1), server.admin] {
             for reset in [true, false] {
                 for said in [&b""[..], b"C", b"CONNECT a:1 HTTP/1.1\r\n"] {
@@ -175,19 +175,19 @@ async fn clients_that_vanish() {
         }
         for way in [Way::Tls, Way::Unix] {
             for _ in 0..CROWD {
-                drop(siege.ways.enter(way).await);
+                drop(attack.ways.enter(way).await);
             }
         }
     })
     .await;
-    siege.end().await;
+    attack.end().await;
 }
 
 #[tokio::test]
 async fn datagrams_that_belong_to_no_connection() {
-    let siege = Siege::begin().await;
+    let attack = UnderAttack::begin().await;
     bounded(async {
-        let agents = siege.ways.server.agents;
+        let agents = attack.ways.server.agents;
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let mut dice = fastrand::Rng::with_seed(9);
         let mut noise = vec![0; 1_500];
@@ -201,23 +201,23 @@ async fn datagrams_that_belong_to_no_connection() {
             let length = dice.usize(..noise.len());
             socket.send_to(&noise[..length], agents).await.unwrap();
         }
-        for datagram in first_flights(&siege.ways.certs).await {
+        for datagram in first_flights(&attack.ways.certs).await {
             socket.send_to(&datagram, agents).await.unwrap();
         }
         // Some are believed; from then on addresses have to prove themselves first.
-        let server = &siege.ways.server;
+        let server = &attack.ways.server;
         admin::metrics_become("handshakes under way", server.admin, |metrics| {
-            metrics.value("towline_server_agent_tasks", &[]) == BELIEVED + 1.0
+            metrics.value("towline_server_agent_tasks", &[]) == UNVALIDATED + 1.0
         })
         .await;
         // While those wait for nobody, an agent is let in.
         let id = ["--agent-id", "good"];
-        let agent = Agent::start(&siege.ways.certs, agents, &id);
+        let agent = Agent::start(&attack.ways.certs, agents, &id);
         agent.is_ready().await;
         agent.stop().await;
     })
     .await;
-    siege.end().await;
+    attack.end().await;
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn more_clients_than_the_limit() {
 }
 
 /// Programs, a good client at work, and what there was before the others came.
-struct Siege {
+struct UnderAttack {
     ways: Ways,
     baseline: usize,
     good: JoinSet<()>,
@@ -266,9 +266,9 @@ struct Siege {
     _alone: tokio::sync::MutexGuard<'static, ()>,
 }
 
-// === impl Siege ===
+// === impl UnderAttack ===
 
-impl Siege {
+impl UnderAttack {
     async fn begin() -> Self {
         let alone = ALONE.lock().await;
         let ways = Ways::start(&FLAGS).await;
@@ -327,7 +327,7 @@ async fn serve_good_clients(proxy: SocketAddr, echo: Target, mut until: oneshot:
 }
 
 /// Says one byte after the other until there is an answer or an end; returns that.
-async fn dawdle<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> String {
+async fn send_slowly<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> String {
     let (mut read, mut write) = tokio::io::split(stream);
     let slowly = async {
         for byte in client::connect_head("a.very.long.name.example:1").bytes() {

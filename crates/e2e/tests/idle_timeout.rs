@@ -16,10 +16,11 @@ const FLAG: [&str; 2] = ["--idle-timeout", "2s"];
 
 /// How long a silent tunnel lives without the flag: three of its session's idle timeouts.
 const SILENCE: Duration = Duration::from_secs(3);
-const BRISK_SESSION: [&str; 4] = ["--quic-idle-timeout", "1s", "--quic-keep-alive", "250ms"];
+const SHORT_SESSION_TIMEOUT: [&str; 4] =
+    ["--quic-idle-timeout", "1s", "--quic-keep-alive", "250ms"];
 
 /// A tunnel that is used now and then says something this often.
-const NOW_AND_THEN: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(200);
 
 /// Which program has the flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ async fn a_tunnel_with_a_byte_now_and_then_stays_open() {
         // Says something now and then, and hears nothing.
         let ticker = Target::start(|mut stream| async move {
             while stream.write_all(b"t").await.is_ok() {
-                sleep(NOW_AND_THEN).await;
+                sleep(TICK).await;
             }
         })
         .await;
@@ -57,7 +58,7 @@ async fn a_tunnel_with_a_byte_now_and_then_stays_open() {
         while Instant::now() < until {
             echoes(&mut asked).await;
             told.read_exact(&mut [0]).await.unwrap();
-            sleep(NOW_AND_THEN).await;
+            sleep(TICK).await;
         }
         drop((asked, told));
         rest_and_stop(server, agent).await;
@@ -70,8 +71,8 @@ async fn without_the_flag_a_silent_tunnel_stays_open() {
     bounded(async {
         let certs = Certs::new();
         let echo = Target::echo().await;
-        let idle = &BRISK_SESSION[..2];
-        let (server, agent) = programs(&certs, idle, &BRISK_SESSION).await;
+        let idle = &SHORT_SESSION_TIMEOUT[..2];
+        let (server, agent) = programs(&certs, idle, &SHORT_SESSION_TIMEOUT).await;
         let mut silent = client::tunnel(server.tcp(0), echo.address).await;
         echoes(&mut silent).await;
         let mut unused = client::tunnel(server.tcp(0), echo.address).await;

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use towline_e2e::certs::Certs;
 use towline_e2e::endings::{End, Witness, echoes, end};
 use towline_e2e::programs::{Agent, Server};
-use towline_e2e::relay::{Relay, Weather};
+use towline_e2e::relay::{Impairment, Relay};
 use towline_e2e::target::{Closed, Target};
 use towline_e2e::{bounded, client};
 
@@ -19,7 +19,7 @@ const BULK: usize = 8 * 1024 * 1024;
 
 const TOGETHER: usize = 64;
 
-/// Both programs, and the weather between them.
+/// Both programs, and the impairment between them.
 struct Rough {
     server: Server,
     relay: Relay,
@@ -31,7 +31,7 @@ async fn handshakes_succeed() {
     bounded(async {
         let certs = Certs::new();
         let server = Server::start(&certs, &[]);
-        let relay = Relay::start(server.agents, Weather::rough(1));
+        let relay = Relay::start(server.agents, Impairment::rough(1));
         let mut agents = Vec::new();
         for number in 0..HANDSHAKES {
             let id = format!("agent-{number}");
@@ -173,7 +173,7 @@ impl Rough {
     async fn start(seed: u64) -> Self {
         let certs = Certs::new();
         let server = Server::start(&certs, &[]);
-        let relay = Relay::start(server.agents, Weather::rough(seed));
+        let relay = Relay::start(server.agents, Impairment::rough(seed));
         let agent = Agent::start(&certs, relay.address, &[]);
         agent.is_ready().await;
         server.has_sessions(1).await;

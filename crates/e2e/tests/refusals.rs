@@ -411,7 +411,7 @@ async fn an_agent_that_does_not_answer_is_504_one_second_after_the_dial_timeout(
     bounded(async {
         let certs = Certs::new();
         let server = Server::start(&certs, &["--dial-timeout", "500ms"]);
-        let _agent = play(&certs, server.agents);
+        let _agent = scripted_agent(&certs, server.agents);
         server.has_sessions(1).await;
         let began = Instant::now();
         let refused = client::refused(server.tcp(0), "silent:1").await;
@@ -429,7 +429,7 @@ async fn an_agent_that_answers_nonsense_is_500() {
     bounded(async {
         let certs = Certs::new();
         let server = Server::start(&certs, &[]);
-        let _agent = play(&certs, server.agents);
+        let _agent = scripted_agent(&certs, server.agents);
         server.has_sessions(1).await;
         let refused = client::refused(server.tcp(0), "nonsense:1").await;
         is(
@@ -449,7 +449,7 @@ async fn a_refusal_of_an_agent_reaches_the_client_with_its_reason_and_text() {
     bounded(async {
         let certs = Certs::new();
         let server = Server::start(&certs, &[]);
-        let _agent = play(&certs, server.agents);
+        let _agent = scripted_agent(&certs, server.agents);
         server.has_sessions(1).await;
         for reason in Reason::ALL {
             let target = format!("{}:1", reason.label());
@@ -583,11 +583,11 @@ fn streams(server: &Server) -> Vec<usize> {
 
 /// An agent that answers as the host of the target tells it to.
 #[derive(Debug, Clone)]
-struct Player(Tunnels);
+struct ScriptedAgent(Tunnels);
 
-// === impl Player ===
+// === impl ScriptedAgent ===
 
-impl Serve for Player {
+impl Serve for ScriptedAgent {
     async fn serve(&self, mut stream: TunnelStream, _dialect: Dialect) {
         let request = stream.read_request().await.expect("a head");
         let Host::Name(host) = request.target.host else {
@@ -611,7 +611,7 @@ impl Serve for Player {
 }
 
 /// Runs such an agent until what comes back is dropped.
-fn play(certs: &Certs, server: SocketAddr) -> JoinSet<()> {
+fn scripted_agent(certs: &Certs, server: SocketAddr) -> JoinSet<()> {
     let server = server.to_string();
     let [ca, cert, key] = ["ca.pem", "agent.pem", "agent-key.pem"].map(|file| certs.flag(file));
     let line = [
@@ -624,7 +624,7 @@ fn play(certs: &Certs, server: SocketAddr) -> JoinSet<()> {
     let line = ["player"].iter().chain(line.as_flattened());
     let cli = proxy_agent::cli::Cli::try_parse_from(line).expect("good flags");
     let config = AgentConfig::load(&cli.agent, AgentKind::Connect).expect("good files");
-    let serve = |outlet: towline_agent::outlet::Outlet| Player(outlet.tunnels().clone());
+    let serve = |outlet: towline_agent::outlet::Outlet| ScriptedAgent(outlet.tunnels().clone());
     let bound = Bound::bind("player", config, Registry::default(), serve).expect("a free port");
     let mut run = JoinSet::new();
     run.spawn(async move { bound.run(&Shutdown::new()).await.expect("it runs") });

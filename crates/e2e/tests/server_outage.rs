@@ -18,20 +18,20 @@ const NOTICED: Duration = Duration::from_secs(10);
 
 /// A short wait for dials that lead nowhere, and more than a loaded machine needs for one that
 /// leads somewhere.
-const HASTY: [&str; 2] = ["--quic-handshake-timeout", "1s"];
+const SHORT_HANDSHAKE: [&str; 2] = ["--quic-handshake-timeout", "1s"];
 
 /// A server that can be started again where it was. Its loopback address is its own, so that no
 /// connection of another test gets its ports meanwhile.
-struct Phoenix {
+struct RestartableServer {
     certs: Certs,
     server: Process,
     /// Where it listens: CONNECT, raw, agents.
     addresses: [SocketAddr; 3],
 }
 
-// === impl Phoenix ===
+// === impl RestartableServer ===
 
-impl Phoenix {
+impl RestartableServer {
     /// The name that the agents must ask its certificate for.
     const NAME: [&str; 2] = ["--server-name", "localhost"];
 
@@ -68,14 +68,14 @@ impl Phoenix {
     }
 
     /// Kills it.
-    async fn burn(self) -> (Certs, [SocketAddr; 3]) {
+    async fn kill(self) -> (Certs, [SocketAddr; 3]) {
         self.server.kill().await;
         (self.certs, self.addresses)
     }
 
     /// Starts it again.
-    async fn rise(ashes: (Certs, [SocketAddr; 3])) -> Self {
-        let (certs, addresses) = ashes;
+    async fn restart(killed: (Certs, [SocketAddr; 3])) -> Self {
+        let (certs, addresses) = killed;
         let server = Self::listen(&certs, addresses);
         server.event("admin listening", |_| true).await;
         Self {
@@ -98,10 +98,15 @@ async fn agents_return_to_a_restarted_server() {
     bounded(async {
         let mut witness = Witness::start().await;
         let echo = Target::echo().await;
-        let server = Phoenix::start().await;
+        let server = RestartableServer::start().await;
         let [proxy, raw, agents] = server.addresses;
-        let agent = Process::agent(&server.certs, agents, &Phoenix::NAME);
-        let agent_tcp = Process::agent_tcp(&server.certs, agents, echo.address, &Phoenix::NAME);
+        let agent = Process::agent(&server.certs, agents, &RestartableServer::NAME);
+        let agent_tcp = Process::agent_tcp(
+            &server.certs,
+            agents,
+            echo.address,
+            &RestartableServer::NAME,
+        );
         let pages = [agent.admin().await, agent_tcp.admin().await];
         for page in pages {
             admin::is_ready(page).await;
@@ -109,7 +114,7 @@ async fn agents_return_to_a_restarted_server() {
         let mut live = client::tunnel(proxy, witness.target.address).await;
         echoes(&mut live).await;
 
-        let server = Phoenix::rise(server.burn().await).await;
+        let server = RestartableServer::restart(server.kill().await).await;
         // What the agent carried for the dead server is cut, not finished.
         let end = timeout(NOTICED, witness.next_end()).await;
         assert_eq!(end, Ok(End::Reset));
@@ -131,7 +136,7 @@ async fn an_agent_is_not_ready_without_a_session_and_says_why() {
     bounded(async {
         let certs = Certs::new();
         let (_hole, address) = black_hole().await;
-        let agent = Process::agent(&certs, address, &HASTY);
+        let agent = Process::agent(&certs, address, &SHORT_HANDSHAKE);
         let page = agent.admin().await;
         let reason = format!("no session to {address} ({address}: no answer within");
         let is = |page: &admin::Page| page.status == 503 && page.body.contains(&reason);
@@ -148,16 +153,16 @@ async fn an_agent_is_not_ready_without_a_session_and_says_why() {
 #[tokio::test]
 async fn readiness_goes_and_comes_with_the_session() {
     bounded(async {
-        let server = Phoenix::start().await;
+        let server = RestartableServer::start().await;
         let [_, _, agents] = server.addresses;
-        let agent = Process::agent(&server.certs, agents, &Phoenix::NAME);
+        let agent = Process::agent(&server.certs, agents, &RestartableServer::NAME);
         let page = agent.admin().await;
         admin::is_ready(page).await;
-        let ashes = server.burn().await;
+        let killed = server.kill().await;
         let reasons = admin::is_not_ready(page).await;
         let expected = format!("sessions: no session to {agents} (");
         assert!(reasons.starts_with(&expected), "{reasons}");
-        let _server = Phoenix::rise(ashes).await;
+        let _server = RestartableServer::restart(killed).await;
         admin::is_ready(page).await;
     })
     .await;
@@ -169,7 +174,7 @@ async fn is_not_disturbed_by(bad: &str, phase: &str) {
     let echo = Target::echo().await;
     let server = Server::start(&certs, &[]);
     let good = server.agents.to_string();
-    let flags = [&["--server", bad, "--server", &good][..], &HASTY].concat();
+    let flags = [&["--server", bad, "--server", &good][..], &SHORT_HANDSHAKE].concat();
     let agent = Agent::start(&certs, server.agents, &flags);
     agent.is_ready().await;
     server.has_sessions(1).await;

@@ -65,12 +65,16 @@ async fn clients_that_never_read_do_not_slow_a_fifth() {
 async fn targets_that_never_read_do_not_slow_a_fifth() {
     bounded(async {
         let certs = Certs::new();
-        let (deaf, sink, echo) = (deaf().await, counting_sink().await, Target::echo().await);
+        let (never_reads, sink, echo) = (
+            never_reads().await,
+            counting_sink().await,
+            Target::echo().await,
+        );
         let (server, agent) = pair(&certs, &[]).await;
         let alone = quickest(async || upload(server.tcp(0), sink.address).await).await;
         let mut stuck = JoinSet::new();
         for count in 1..=STALLED {
-            let mut tunnel = client::tunnel(server.tcp(0), deaf.address).await;
+            let mut tunnel = client::tunnel(server.tcp(0), never_reads.address).await;
             stuck.spawn(async move { floods(&mut tunnel).await });
             uploads_stall(&server, &agent, count).await;
         }
@@ -83,7 +87,7 @@ async fn targets_that_never_read_do_not_slow_a_fifth() {
         }
         let traffic = agent.tunnels.traffic();
         assert_eq!((traffic.stalled, traffic.overloads), (STALLED, 0));
-        drop((deaf, fifth));
+        drop((never_reads, fifth));
         assert_eq!(stuck.join_all().await, [End::Reset; STALLED]);
         rest_and_stop(server, agent).await;
     })
@@ -94,9 +98,9 @@ async fn targets_that_never_read_do_not_slow_a_fifth() {
 async fn a_client_that_is_reset_is_noticed_though_its_target_never_reads() {
     bounded(async {
         let certs = Certs::new();
-        let deaf = deaf().await;
+        let never_reads = never_reads().await;
         let (server, agent) = pair(&certs, &[]).await;
-        let mut tunnel = client::tunnel(server.tcp(0), deaf.address).await;
+        let mut tunnel = client::tunnel(server.tcp(0), never_reads.address).await;
         tunnel.set_zero_linger().unwrap();
         tokio::select! {
             end = floods(&mut tunnel) => panic!("ended by itself: {end:?}"),
@@ -164,14 +168,14 @@ async fn clients_that_never_read_end_at_the_budget_the_longest_stalled_first() {
 async fn targets_that_never_read_end_at_the_budget_the_longest_stalled_first() {
     bounded(async {
         let certs = Certs::new();
-        let deaf = deaf().await;
+        let never_reads = never_reads().await;
         let server = Server::start(&certs, &[]);
         let agent = Agent::start(&certs, server.agents, &BUDGET);
         server.has_sessions(1).await;
         let (tell, mut ended) = mpsc::channel(8);
         let mut stuck = JoinSet::new();
         let mut stall = async |number: usize| {
-            let mut tunnel = client::tunnel(server.tcp(0), deaf.address).await;
+            let mut tunnel = client::tunnel(server.tcp(0), never_reads.address).await;
             let tell = tell.clone();
             stuck.spawn(async move {
                 let end = floods(&mut tunnel).await;
@@ -191,7 +195,7 @@ async fn targets_that_never_read_end_at_the_budget_the_longest_stalled_first() {
         let metrics = admin::metrics(agent.admin).await;
         let ended = metrics.value("towline_agent_tunnels_total", &[("outcome", "overload")]);
         assert_eq!(ended, 2.0);
-        drop(deaf);
+        drop(never_reads);
         stuck.join_all().await;
         rest_and_stop(server, agent).await;
     })
@@ -307,7 +311,7 @@ async fn endless() -> Target {
 }
 
 /// Takes connections, and not a byte from them.
-async fn deaf() -> Target {
+async fn never_reads() -> Target {
     Target::start(|stream| async move {
         let _held = stream;
         std::future::pending().await

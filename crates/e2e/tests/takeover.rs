@@ -13,7 +13,7 @@ use towline_protocol::control::AgentKind;
 const TWIN: [&str; 2] = ["--agent-id", "twin"];
 
 /// What the older of two instances reads in its log and on its readiness page.
-const TURNED_AWAY: &str =
+const REFUSED: &str =
     "a newer instance of agent twin is connected; give every agent an --agent-id of its own";
 
 /// Waits until this agent carries so many tunnels.
@@ -40,7 +40,7 @@ async fn take_tunnels(server: &Server, expected: &[bool]) {
 async fn is_refused(agent: &Agent) {
     eventually("turned away with words", true, || {
         let reasons = agent.readiness.state().err().unwrap_or_default();
-        reasons.iter().any(|reason| reason.contains(TURNED_AWAY))
+        reasons.iter().any(|reason| reason.contains(REFUSED))
     })
     .await;
 }
