@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::openmetrics::Metrics;
 
-/// How long one page may take; they have a thread of their own.
+/// How long one page may take; pages are served by a thread of their own.
 const PAGE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a page may take to become what a test waits for.
+/// How long a test waits for the content of a page.
 const EVENTUALLY: Duration = Duration::from_secs(10);
 
 /// One page.
@@ -21,7 +21,7 @@ const EVENTUALLY: Duration = Duration::from_secs(10);
 pub struct Page {
     /// The status code.
     pub status: u16,
-    /// The head in front of the body.
+    /// The status line and headers.
     pub head: String,
     /// The body.
     pub body: String,
@@ -30,7 +30,7 @@ pub struct Page {
 /// Gets a page.
 ///
 /// # Errors
-/// When nobody answers in time, or what comes is no answer.
+/// If no answer comes in time, or what comes is not HTTP.
 pub async fn get(admin: SocketAddr, path: &str) -> io::Result<Page> {
     let got = async {
         let mut stream = TcpStream::connect(admin).await?;
@@ -54,7 +54,7 @@ pub async fn get(admin: SocketAddr, path: &str) -> io::Result<Page> {
 /// Waits until the program is ready, at most ten seconds.
 ///
 /// # Panics
-/// When it is not ready in time.
+/// If it is not ready in time.
 pub async fn is_ready(admin: SocketAddr) {
     becomes(admin, "/readyz", |page| page.status == 200).await;
 }
@@ -62,17 +62,17 @@ pub async fn is_ready(admin: SocketAddr) {
 /// Waits until the program is not ready, at most ten seconds, and returns its reasons.
 ///
 /// # Panics
-/// When it is still ready then.
+/// If it is still ready then.
 pub async fn is_not_ready(admin: SocketAddr) -> String {
     becomes(admin, "/readyz", |page| page.status == 503)
         .await
         .body
 }
 
-/// Asks for a page until `is` says yes, at most ten seconds, and returns it.
+/// Gets a page until `is` is true of it, for at most ten seconds, and returns it.
 ///
 /// # Panics
-/// When it does not come to that in time.
+/// If it is not in time.
 pub async fn becomes(admin: SocketAddr, path: &str, is: impl Fn(&Page) -> bool) -> Page {
     let deadline = Instant::now() + EVENTUALLY;
     loop {
@@ -90,7 +90,7 @@ pub async fn becomes(admin: SocketAddr, path: &str, is: impl Fn(&Page) -> bool) 
 /// Scrapes the metrics.
 ///
 /// # Panics
-/// When there are none, or they are not what the format asks for.
+/// If there are none, or they break the format.
 pub async fn metrics(admin: SocketAddr) -> Metrics {
     let page = get(admin, "/metrics").await.expect("a page");
     assert_eq!(page.status, 200, "{page:?}");
@@ -99,10 +99,10 @@ pub async fn metrics(admin: SocketAddr) -> Metrics {
     Metrics::parse(&page.body).unwrap_or_else(|error| panic!("{error} in\n{}", page.body))
 }
 
-/// Scrapes until the metrics are as `are` wants them, at most ten seconds.
+/// Scrapes until `are` is true of the metrics, for at most ten seconds.
 ///
 /// # Panics
-/// When they are not in time, with what `what` calls them.
+/// If it is not in time; the message names `what`.
 pub async fn metrics_become(
     what: &str,
     admin: SocketAddr,

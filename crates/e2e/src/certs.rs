@@ -1,4 +1,4 @@
-//! One throw-away CA per test, with everybody's certificates on disk.
+//! One throw-away CA per test, with the certificates of servers, agents and clients on disk.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use towline_tls::devcerts::{DevCerts, Issued, Profile, Validity};
 use towline_tls::load::Credentials;
 
-/// The certificates of a test, in a folder that goes with it.
+/// The certificates of a test, in a folder that is removed when this is dropped.
 #[derive(Debug)]
 pub struct Certs {
     dir: TempDir,
@@ -60,7 +60,7 @@ impl Certs {
         self.made.client.credentials()
     }
 
-    /// What a TLS server with the server's certificate needs; it asks for no client certificate.
+    /// The configuration of a TLS server that asks for no client certificate.
     ///
     /// # Panics
     /// Never: such a configuration needs no verifier.
@@ -68,7 +68,7 @@ impl Certs {
         towline_tls::tcp_server(&self.made.server.credentials(), None).expect("no verifier")
     }
 
-    /// A TLS client that trusts this CA, with the client certificate or without one.
+    /// A TLS client that trusts this CA, with or without the client certificate.
     pub fn connector(&self, certificate: bool) -> TlsConnector {
         let client = certificate.then(|| self.client());
         self.connector_as(client.as_ref())
@@ -80,7 +80,7 @@ impl Certs {
         TlsConnector::from(towline_tls::tcp_client(&roots, credentials))
     }
 
-    /// A TLS client with the client certificate that knows nothing newer than TLS 1.2.
+    /// A TLS client with the client certificate that offers TLS 1.2 at most.
     ///
     /// # Panics
     /// When the certificates are not usable.

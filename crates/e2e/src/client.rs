@@ -1,4 +1,4 @@
-//! A CONNECT client that says exactly what a test tells it to, over TCP, TLS or a Unix socket.
+//! A CONNECT client that sends exactly the bytes of a test, over TCP, TLS or a Unix socket.
 
 use std::fmt::Debug;
 use std::io;
@@ -22,37 +22,37 @@ pub struct Answer {
     pub head: String,
 }
 
-/// A no: an answer, its body, and the end of the connection behind it.
+/// A refusal: an answer, its body, and the end of the connection after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The head.
     pub answer: Answer,
-    /// What a person reads.
+    /// The text for a person.
     pub body: String,
 }
 
-/// How a client comes in.
+/// How a client connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// In the clear.
+    /// TCP without TLS.
     Tcp,
-    /// Over TLS with a client certificate.
+    /// TLS with a client certificate.
     Tls,
-    /// Over a Unix socket.
+    /// A Unix socket.
     Unix,
 }
 
-/// A client's connection, whichever way it took.
+/// A client's connection, of any [`Way`].
 pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + Debug {}
 
 /// A server with a CONNECT listener for each [`Way`], and its agent.
 #[derive(Debug)]
 pub struct Ways {
-    /// Everybody's certificates.
+    /// The certificates of server, agent and clients.
     pub certs: Certs,
-    /// Listens on all three.
+    /// The server, with a listener for each way.
     pub server: Server,
-    /// Has its session.
+    /// The agent, with a session.
     pub agent: Agent,
 }
 
@@ -66,10 +66,10 @@ pub async fn connect(proxy: SocketAddr, target: impl ToString) -> io::Result<(Tc
     Ok((stream, answer))
 }
 
-/// Opens a tunnel, which must be granted.
+/// Opens a tunnel.
 ///
 /// # Panics
-/// When it is not.
+/// If it is refused.
 pub async fn tunnel(proxy: SocketAddr, target: impl ToString) -> TcpStream {
     let (stream, answer) = connect(proxy, target).await.expect("a connection");
     assert_eq!(answer.status, 200, "{}", answer.head);
@@ -82,25 +82,25 @@ pub async fn tunnel(proxy: SocketAddr, target: impl ToString) -> TcpStream {
 /// When the connection or the handshake fails.
 pub async fn tls(connector: &TlsConnector, proxy: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(proxy).await?;
-    // As every TLS client does: the head follows the handshake at once.
+    // The head follows the handshake at once, as from every TLS client.
     stream.set_nodelay(true)?;
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
     connector.connect(name, stream).await
 }
 
-/// Asks for `target` on a new connection to `proxy`, where the answer must be no.
+/// Asks for `target` on a new connection to `proxy`, and expects a refusal.
 ///
 /// # Panics
-/// When it is not, or not followed by the end of the connection.
+/// If it is granted, or the connection does not end after the refusal.
 pub async fn refused(proxy: SocketAddr, target: impl ToString) -> Refused {
     let target = target.to_string();
     says(proxy, connect_head(&target).as_bytes()).await
 }
 
-/// Says `bytes` on a new connection to `proxy`, where the answer must be no.
+/// Sends `bytes` on a new connection to `proxy`, and expects a refusal.
 ///
 /// # Panics
-/// When it is not, or not followed by the end of the connection.
+/// If there is none, or the connection does not end after it.
 pub async fn says(proxy: SocketAddr, bytes: &[u8]) -> Refused {
     let mut stream = TcpStream::connect(proxy).await.expect("a connection");
     stream.write_all(bytes).await.expect("a proxy that listens");
@@ -113,7 +113,7 @@ pub fn connect_head(target: impl ToString) -> String {
     format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")
 }
 
-/// Sends a CONNECT head on any stream and reads the answer's head, not a byte more.
+/// Sends a CONNECT head on any stream and reads the answer's head, and no byte after it.
 ///
 /// # Errors
 /// When the stream ends before a whole head.
@@ -126,7 +126,7 @@ where
     read_answer(stream).await
 }
 
-/// Reads an answer's head, not a byte more.
+/// Reads an answer's head, and no byte after it.
 ///
 /// # Errors
 /// When the stream ends before a whole head, or the head is no answer.
@@ -141,7 +141,7 @@ pub async fn read_answer<S: AsyncRead + Unpin + ?Sized>(stream: &mut S) -> io::R
 /// Reads a refusal to the end of the connection.
 ///
 /// # Panics
-/// When it is an acceptance, its length is wrong, or the connection ends with an error.
+/// If it grants a tunnel, its length is wrong, or the connection ends with an error.
 pub async fn read_refused<S: AsyncRead + Unpin>(stream: &mut S) -> Refused {
     let answer = read_answer(stream).await.expect("an answer");
     assert!(answer.status >= 400, "no refusal: {}", answer.head);
@@ -172,7 +172,7 @@ impl Answer {
         }
     }
 
-    /// The text behind the status code.
+    /// The reason phrase.
     pub fn phrase(&self) -> &str {
         let line = self.head.lines().next().unwrap_or_default();
         line.splitn(3, ' ').nth(2).unwrap_or_default()
@@ -232,10 +232,10 @@ impl Ways {
         }
     }
 
-    /// Connects, and asks for nothing yet.
+    /// Connects, and sends nothing yet.
     ///
     /// # Panics
-    /// When it is not let in.
+    /// If the connection or the handshake fails.
     pub async fn enter(&self, way: Way) -> Box<dyn Connection> {
         let server = &self.server;
         match way {
@@ -248,10 +248,10 @@ impl Ways {
         }
     }
 
-    /// Opens a tunnel, which must be granted.
+    /// Opens a tunnel.
     ///
     /// # Panics
-    /// When it is not.
+    /// If it is refused.
     pub async fn tunnel(&self, way: Way, target: impl ToString) -> Box<dyn Connection> {
         let mut stream = self.enter(way).await;
         let answer = ask(&mut *stream, target).await.expect("an answer");

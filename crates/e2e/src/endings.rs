@@ -1,4 +1,4 @@
-//! How connections end: finished, or cut. Nobody may mistake one for the other.
+//! How connections end: finished, or reset. A test must tell one from the other.
 
 use std::io;
 
@@ -8,19 +8,19 @@ use tokio::sync::mpsc;
 
 use crate::target::Target;
 
-/// Ends that a witness may have seen before anybody asked.
+/// Ends that a witness keeps until the test asks for them.
 const SEEN: usize = 4_096;
 
 /// How a connection ended, as its reader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// An end of file: the peer has said all.
+    /// An end of file: the peer has sent all.
     Finished,
-    /// A reset: the peer was cut off.
+    /// A reset: the peer did not finish.
     Reset,
 }
 
-/// An echo that tells how each of its connections ended.
+/// An echo that reports how each of its connections ended.
 #[derive(Debug)]
 pub struct Witness {
     /// The echo.
@@ -28,10 +28,10 @@ pub struct Witness {
     ends: mpsc::Receiver<End>,
 }
 
-/// Reads to the end and says which it was.
+/// Reads to the end and returns how it came.
 ///
 /// # Panics
-/// When it is neither.
+/// If it is neither an end of file nor a reset.
 pub async fn end<S: AsyncRead + Unpin>(stream: &mut S) -> End {
     let mut rest = vec![0; 64 * 1024];
     loop {
@@ -47,7 +47,7 @@ pub async fn end<S: AsyncRead + Unpin>(stream: &mut S) -> End {
 /// Sends some bytes to an echo and reads them back.
 ///
 /// # Panics
-/// When they do not come back as they were.
+/// If they do not come back unchanged.
 pub async fn echoes<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let sent = fastrand::u64(..).to_be_bytes();
     stream
@@ -91,7 +91,7 @@ impl Witness {
     }
 }
 
-/// A write that fails is followed by a read that says why.
+/// After a write that fails, a read gives the reason.
 async fn echo(mut stream: TcpStream) -> End {
     let mut bytes = vec![0; 64 * 1024];
     loop {

@@ -1,11 +1,11 @@
-//! What this process holds at the moment, programs, clients and targets together.
+//! Resources that this process holds: programs, clients and targets together.
 
 use std::fs;
 
-/// Bytes of a page; Linux on every machine that we build for.
+/// Bytes of a page, on every Linux that we build for.
 const PAGE: usize = 4_096;
 
-/// Open descriptors. Tests that compare two counts must be alone in their process.
+/// Open descriptors. A test that compares two counts must run alone in its process.
 ///
 /// # Panics
 /// When `/proc` is not there.

@@ -1,5 +1,5 @@
 //! Programs that are not ours, as processes: peers of the legacy dialect and kube-apiserver's
-//! dialer. Each test says what it does with them; this says how they are started and understood.
+//! dialer. This module starts them and reads their output.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -18,25 +18,25 @@ use crate::target;
 pub mod exchange;
 pub mod pairs;
 
-/// How long a program may take to say what a test waits for: a dead session is noticed within
-/// 8 s, and after that somebody has to dial again.
+/// How long a program may take to write the line that a test waits for: a dead session is detected
+/// within 8 s, and then an agent has to dial again.
 const SAY_LIMIT: Duration = Duration::from_secs(20);
 
 /// Where the real programs of the reference are, if they are installed.
 const REFERENCE_DIR: &str = "TOWLINE_REFERENCE_DIR";
 
-/// A program that runs, and the lines that it wrote; dropping it kills it.
+/// A running program and the lines that it wrote; dropping it kills it.
 #[derive(Debug)]
 pub struct Peer {
     name: String,
     child: Child,
-    /// Nobody writes to it: the Go programs stop when it ends, which is when their test has.
+    /// Never written to. The Go programs stop at its end, which comes with the end of their test.
     _stdin: ChildStdin,
     lines: watch::Receiver<Vec<String>>,
     readers: JoinSet<()>,
 }
 
-/// Whose programs speak the legacy dialect.
+/// Which programs of the legacy dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Those of `crates/e2e/interop`, which share nothing with ours.
@@ -49,16 +49,16 @@ pub enum Family {
 #[derive(Debug)]
 pub struct LegacyAgent {
     peer: Peer,
-    /// What its lines have in them when it has a session.
+    /// The text that it logs for each session.
     connected: &'static str,
 }
 
 /// A server of the legacy dialect.
 #[derive(Debug)]
 pub struct LegacyServer {
-    /// Where clients come in.
+    /// The address for clients.
     pub clients: SocketAddr,
-    /// Where agents come in.
+    /// The address for agents.
     pub agents: SocketAddr,
     peer: Peer,
 }
@@ -103,7 +103,7 @@ impl Peer {
     /// Waits until `find` finds what it looks for in the lines so far, and returns it.
     ///
     /// # Panics
-    /// When it does not in time, or the program has ended without saying so.
+    /// If no line matches in time, or the program ends without one.
     pub async fn says<T>(&self, what: &str, find: impl Fn(&[String]) -> Option<T>) -> T {
         let mut lines = self.lines.clone();
         let said = timeout(SAY_LIMIT, lines.wait_for(|lines| find(lines).is_some())).await;
@@ -183,8 +183,7 @@ impl Family {
     pub async fn server(self, certs: &Certs) -> LegacyServer {
         match self {
             Self::Legacy => self.server_at(certs, ([127, 0, 0, 1], 0).into()).await,
-            // It does not say which ports it got, so it is given free ones, which nobody takes
-            // in the moment between.
+            // It does not print its ports, so it gets ports that were free a moment ago.
             Self::Reference => {
                 let free = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
                 self.server_at(certs, free.expect("a free port")).await
@@ -225,7 +224,7 @@ impl Family {
         }
     }
 
-    /// The reference says what happens only when it is asked to.
+    /// The reference logs its sessions only with this flag.
     fn start(self, name: &str, flags: &[String]) -> Peer {
         match self {
             Self::Legacy => Peer::start(&go_program(name), flags),
@@ -240,7 +239,7 @@ impl Family {
 // === impl LegacyAgent ===
 
 impl LegacyAgent {
-    /// Waits until it has had so many sessions in its life.
+    /// Waits until it has had this many sessions since its start.
     ///
     /// # Panics
     /// When it has not in time.
@@ -261,7 +260,7 @@ impl LegacyAgent {
 // === impl LegacyServer ===
 
 impl LegacyServer {
-    /// Waits until so many agents have a session.
+    /// Waits until this many agents have a session.
     ///
     /// # Panics
     /// When they have not in time.
@@ -304,7 +303,7 @@ fn listening(lines: &[String]) -> Option<(SocketAddr, SocketAddr)> {
     })
 }
 
-/// Sessions at a server: the legacy one counts them, the reference tells of each.
+/// Sessions at a server: the legacy one logs their number, the reference logs each.
 fn sessions(lines: &[String]) -> usize {
     let counted = lines.iter().filter_map(|line| line.strip_prefix("agents "));
     let counted = counted.filter_map(|count| count.parse().ok()).next_back();

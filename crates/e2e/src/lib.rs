@@ -1,7 +1,7 @@
 //! Runs the programs together, in process or as processes, for tests that read as sentences.
 //!
-//! Everything listens on ports that the system picks; nothing sleeps to wait: [`eventually`] asks
-//! again until it is so, and [`bounded`] ends a test that hangs.
+//! All listeners use ports that the system picks. No test sleeps to wait for something:
+//! [`eventually`] polls until a condition holds, and [`bounded`] ends a test that hangs.
 
 pub mod admin;
 pub mod certs;
@@ -21,16 +21,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-/// The longest that any one test may take.
+/// The longest that one test may take.
 const TEST_LIMIT: Duration = Duration::from_secs(60);
 
-/// The longest that anything may take that has no deadline of its own.
+/// The longest that a step without a deadline of its own may take.
 const EVENTUALLY: Duration = Duration::from_secs(10);
 
-/// Runs a test to its end, at most a minute.
+/// Runs a test to its end, for at most a minute.
 ///
 /// # Panics
-/// When the minute is over.
+/// If the test is not done by then.
 pub async fn bounded<T>(test: impl Future<Output = T>) -> T {
     // On the heap: tests are as large as what they hold.
     timeout(TEST_LIMIT, Box::pin(test))
@@ -38,10 +38,11 @@ pub async fn bounded<T>(test: impl Future<Output = T>) -> T {
         .expect("the test must end within a minute")
 }
 
-/// Asks until the answer is `expected`, at most ten seconds; `what` says so in product words.
+/// Polls until the answer is `expected`, for at most ten seconds; `what` names the answer in words
+/// of the product.
 ///
 /// # Panics
-/// When it is not so in time.
+/// If it is not `expected` in time.
 pub async fn eventually<T: PartialEq + Debug>(what: &str, expected: T, mut ask: impl FnMut() -> T) {
     let deadline = Instant::now() + EVENTUALLY;
     loop {

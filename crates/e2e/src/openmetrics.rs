@@ -18,7 +18,7 @@ struct Family {
 
 #[derive(Debug, Clone, PartialEq)]
 struct Sample {
-    /// What comes behind the family's name: nothing, `_total`, `_bucket`, …
+    /// What follows the family's name: nothing, `_total`, `_bucket`, …
     suffix: String,
     labels: BTreeMap<String, String>,
     value: f64,
@@ -30,7 +30,7 @@ impl Metrics {
     /// Reads a scrape.
     ///
     /// # Errors
-    /// The first line that breaks the format, and why.
+    /// The first line that breaks the format, and the reason.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut metrics = Self::default();
         let mut current = String::new();
@@ -59,8 +59,7 @@ impl Metrics {
             .map(|sample| sample.value)
     }
 
-    /// As [`Self::find`]; a metric that is missing counts as 0, as counters do before their first
-    /// event.
+    /// As [`Self::find`]; a missing metric is 0, as a counter is before its first event.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.find(name, labels).unwrap_or_default()
     }

@@ -1,8 +1,8 @@
-//! The programs as processes: what only a real `kill -9` or exit status can show.
+//! The programs as processes, for tests of signals, `kill -9` and exit statuses.
 //!
 //! The binaries are those beside the test in the target folder. `cargo test --workspace` builds
 //! them before it runs any test, because every program's package has integration tests of its own;
-//! `cargo test -p towline-e2e` alone does not, and would run what an earlier build left there.
+//! `cargo test -p towline-e2e` alone does not, and would run the binaries of an earlier build.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,10 +22,10 @@ use crate::programs::{agent_line, server_line};
 /// How long a program may take to log what a test waits for.
 const EVENT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a program that has nothing to serve may run: it says why and ends.
+/// How long a program that cannot serve may take to log its reason and end.
 const RUN_LIMIT: Duration = Duration::from_secs(10);
 
-/// A program that runs; dropping it kills it.
+/// A running program; dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     name: &'static str,
@@ -37,16 +37,16 @@ pub struct Process {
 /// One line that a program wrote to stderr.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// The line as it is.
+    /// The line.
     pub text: String,
-    /// The log event that it is, if it is one.
+    /// The log event, if the line is one.
     pub event: Option<Value>,
 }
 
 /// A program that has ended by itself.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit status; nothing when a signal ended it.
+    /// Its exit status; `None` if a signal ended it.
     pub code: Option<i32>,
     /// What it wrote to stdout.
     pub stdout: String,
@@ -54,7 +54,7 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// Runs a program that is to end by itself, with these flags and this environment alone.
+/// Runs a program until it ends by itself, with these flags and this environment alone.
 ///
 /// # Panics
 /// When the binary is missing, or it does not end in time.
@@ -156,11 +156,11 @@ impl Process {
         Self::start(name, &flags)
     }
 
-    /// Where the server's listener of this frontend is (`connect`, `raw`; `agents` is the QUIC
-    /// side): the first one, once the log says so.
+    /// The address of the first listener of this frontend, read from the log: `connect`, `raw`, or
+    /// `agents` for the QUIC listener.
     ///
     /// # Panics
-    /// When the log does not say so in time.
+    /// If it is not logged in time.
     pub async fn address(&self, frontend: &str) -> SocketAddr {
         let listening = self
             .event("listening", |event| event["frontend"] == frontend)
@@ -168,10 +168,10 @@ impl Process {
         parsed(&listening["address"])
     }
 
-    /// Where the program's admin pages are, once the log says so.
+    /// The address of the admin pages, read from the log.
     ///
     /// # Panics
-    /// When the log does not say so in time.
+    /// If it is not logged in time.
     pub async fn admin(&self) -> SocketAddr {
         match self.name {
             "proxy-server" => parsed(&self.event("admin listening", |_| true).await["address"]),
@@ -179,7 +179,7 @@ impl Process {
         }
     }
 
-    /// Waits for a log event with this message that `is` says yes to, however long ago it was.
+    /// Waits for a log event with this message of which `is` is true, since the start.
     ///
     /// # Panics
     /// When there is none in time, or the log ends without one.
@@ -211,7 +211,7 @@ impl Process {
         lines.join("\n")
     }
 
-    /// Kills it as a crash would: SIGKILL.
+    /// Kills it with SIGKILL.
     ///
     /// # Panics
     /// When it has ended by itself.
@@ -229,7 +229,7 @@ impl Process {
     /// Asks it to stop: SIGTERM.
     ///
     /// # Panics
-    /// When it is gone already.
+    /// If it has ended already.
     pub async fn terminate(&self) {
         self.signal("TERM").await;
     }
@@ -237,12 +237,12 @@ impl Process {
     /// Asks it to stop as a terminal does: SIGINT.
     ///
     /// # Panics
-    /// When it is gone already.
+    /// If it has ended already.
     pub async fn interrupt(&self) {
         self.signal("INT").await;
     }
 
-    /// The shell's own `kill`, which every machine has; a system call would need `unsafe`.
+    /// Uses the `kill` of the shell: a system call would need `unsafe`.
     async fn signal(&self, name: &str) {
         let id = self
             .child

@@ -1,4 +1,4 @@
-//! The three programs, in process: started on free ports, stopped with a check of their end.
+//! The three programs, in process: started on free ports, and stopped with a check of their exit.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,9 +27,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// A proxy-server in this process.
 #[derive(Debug)]
 pub struct Server {
-    /// Where clients come in, in the order of the flags.
+    /// The addresses for clients, in the order of the flags.
     pub clients: Vec<Address>,
-    /// Where agents come in.
+    /// The address for agents.
     pub agents: SocketAddr,
     /// `/livez`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
@@ -73,10 +73,10 @@ impl Server {
     /// Starts a server with the given listeners and flags only.
     ///
     /// # Errors
-    /// What keeps it from starting, in one line.
+    /// Why it does not start, in one line.
     ///
     /// # Panics
-    /// When the flags make no sense to clap.
+    /// If clap refuses the flags.
     pub fn try_start(certs: &Certs, flags: &[&str]) -> Result<Self, String> {
         let line = server_line(certs, flags);
         let matches = ServerCli::command()
@@ -132,7 +132,7 @@ impl Server {
         }
     }
 
-    /// Waits until so many agents have a session.
+    /// Waits until this many agents have a session.
     pub async fn has_sessions(&self, count: usize) {
         eventually("sessions at the server", count, || {
             self.registry.snapshot().len()
@@ -237,7 +237,7 @@ impl Agent {
         ended(&mut self.run).await;
     }
 
-    /// Ends it as if its machine had lost power: nothing is told to anybody.
+    /// Ends it as a power failure would: it closes no connection.
     pub fn vanish(mut self) {
         self.run.abort_all();
     }

@@ -1,7 +1,7 @@
 //! A UDP relay between agents and server that loses, doubles, delays and reorders datagrams.
 //!
-//! Both directions pass through the same [`Impairment`]. Each agent gets a socket of its own towards the
-//! server, as behind a NAT, so the server sees as many peers as there are.
+//! Both directions pass through the same [`Impairment`]. Each agent gets a socket of its own
+//! towards the server, as behind a NAT, so the server sees one peer for each agent.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -177,7 +177,7 @@ impl Way {
     }
 }
 
-/// Tells the agents' datagrams apart, and gives each agent its flow.
+/// Gives each agent a flow of its own, by the source of its datagrams.
 async fn relay(
     agents: Arc<UdpSocket>,
     server: SocketAddr,

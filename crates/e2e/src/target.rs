@@ -1,4 +1,4 @@
-//! Targets: TCP servers that do one thing to each connection.
+//! Targets: TCP servers that treat every connection alike.
 
 use std::future::Future;
 use std::io;
@@ -9,15 +9,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// A TCP server on a free port; it and its connections end when it is dropped.
+/// A TCP server on a free port; dropping it ends it and its connections.
 #[derive(Debug)]
 pub struct Target {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
-/// A port on which nothing listens, and on which nothing will as long as this lives.
+/// A port that is kept bound without a listener, so that connections are refused.
 #[derive(Debug)]
 pub struct Closed {
     /// Refuses connections.
@@ -25,10 +25,10 @@ pub struct Closed {
     _socket: Socket,
 }
 
-/// A listener whose queue is full: whoever dials it gets no answer.
+/// A listener whose queue is full, so that a dial gets no answer.
 #[derive(Debug)]
 pub struct BlackHole {
-    /// Swallows connections.
+    /// Does not answer.
     pub address: SocketAddr,
     listener: StdTcpListener,
     queued: Vec<Socket>,
@@ -37,7 +37,7 @@ pub struct BlackHole {
 // === impl Target ===
 
 impl Target {
-    /// Does `serve` to every connection.
+    /// Runs `serve` for every connection.
     ///
     /// # Panics
     /// When loopback has no port left.
@@ -48,7 +48,7 @@ impl Target {
         Self::start_at("127.0.0.1:0", serve).await
     }
 
-    /// Does `serve` to every connection to `address`.
+    /// Runs `serve` for every connection to `address`.
     ///
     /// # Panics
     /// When the address cannot be listened on.
@@ -76,7 +76,7 @@ impl Target {
         }
     }
 
-    /// Sends back what it reads, and ends when its peer has.
+    /// Sends back what it reads, until its peer ends.
     pub async fn echo() -> Self {
         Self::start(echo).await
     }
@@ -86,7 +86,7 @@ impl Target {
         Self::start_at("[::1]:0", echo).await
     }
 
-    /// Sends `bytes` at once and closes, whatever it is sent.
+    /// Sends `bytes` at once and closes, whatever it receives.
     pub async fn sends(bytes: Vec<u8>) -> Self {
         Self::start(move |mut stream| {
             let bytes = bytes.clone();
@@ -144,7 +144,8 @@ impl BlackHole {
         }
     }
 
-    /// Opens up: whoever is still dialing gets through with the next SYN, in about a second.
+    /// Accepts connections from now on: a dial that still waits succeeds with its next SYN, within
+    /// about a second.
     ///
     /// # Panics
     /// When the listener is broken.
@@ -186,14 +187,14 @@ fn bound() -> io::Result<(Socket, SocketAddr)> {
 fn dial(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    // In progress, and soon refused an answer: both are what is wanted.
+    // The error says that the connection is in progress, which is wanted.
     drop(socket.connect(&address.into()));
     Ok(socket)
 }
 
 async fn echo(mut stream: TcpStream) {
     let (mut read, mut write) = stream.split();
-    // A client that resets its echo is no failure of the target.
+    // A client that resets its connection is no failure of the target.
     if tokio::io::copy(&mut read, &mut write).await.is_ok() {
         write.shutdown().await.ok();
     }

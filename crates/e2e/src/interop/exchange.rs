@@ -1,7 +1,8 @@
-//! A conversation that needs no end of file: the legacy dialect's agents do not pass one on.
+//! A request and a response without an end of file, which agents of the legacy dialect do not
+//! forward.
 //!
-//! The client says how much, sends it, and gets as much back; then the target closes, and the
-//! client after it.
+//! The client sends a length and that many bytes, and receives as many; then the target closes,
+//! and the client after it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,19 +16,19 @@ use crate::target::Target;
 /// Bytes made and checked at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// A target that holds its end of the conversation on every connection.
+/// A target that serves such exchanges on every connection.
 pub async fn target() -> Target {
     Target::start(|mut stream| async move {
-        // Whatever is wrong shows at the client, which does not get what it expects.
+        // An error shows at the client, which does not receive what it expects.
         answer(&mut stream).await.ok();
     })
     .await
 }
 
-/// Sends `bytes` bytes and gets as many back, all as they should be.
+/// Sends `bytes` bytes, and receives and checks as many.
 ///
 /// # Errors
-/// When the connection ends before, or brings other bytes.
+/// If the connection ends before, or the bytes differ.
 pub async fn exchange<S>(stream: &mut S, bytes: u64) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -24,16 +24,16 @@ pub use their_server::*;
 /// A transfer longer than our stream window and every socket buffer on its way.
 const BULK: u64 = 20 * 1024 * 1024;
 
-/// Requests that make a pair prove that it keeps nothing of those before.
+/// Requests one after the other, so that a leak for each of them would show.
 const REQUESTS: usize = 200;
 
-/// How many of them are under way at a time.
+/// How many of them run at the same time.
 const AT_A_TIME: usize = 10;
 
-/// What each of them moves, each way: more than a packet, less than a window.
+/// Bytes of each, in each direction: more than a packet, less than a window.
 const SMALL: u64 = 4 * 1024;
 
-/// How long a server that tells of an agent may take to use it.
+/// How long a server may take to use an agent after it has logged its session.
 const EVENTUALLY: Duration = Duration::from_secs(10);
 
 /// A name that never resolves (RFC 6761 §6.4).
@@ -79,13 +79,13 @@ macro_rules! interop_pairs {
     };
 }
 
-/// Asks for a tunnel, which must be granted, and exchanges through it.
+/// Opens a tunnel, and exchanges through it.
 async fn connect_exchange(proxy: SocketAddr, to: SocketAddr, bytes: u64) {
     let mut tunnel = client::tunnel(proxy, to).await;
     exchange(&mut tunnel, bytes).await.expect("an exchange");
 }
 
-/// Runs so many requests, some at a time.
+/// Runs all requests, some at the same time.
 async fn many<F>(request: impl Fn() -> F + Clone + Send + 'static)
 where
     F: Future<Output = ()> + Send,
@@ -104,7 +104,7 @@ where
     }
 }
 
-/// Waits until a server that only tells of its agents also serves through them.
+/// Waits until a server that has logged its agents also serves through them.
 async fn serves(proxy: SocketAddr, to: SocketAddr) {
     let works = || async move {
         match client::connect(proxy, to).await {
@@ -117,7 +117,7 @@ async fn serves(proxy: SocketAddr, to: SocketAddr) {
     until("a tunnel through their server", works).await;
 }
 
-/// Asks again until it works, at most as long as anything may take.
+/// Tries again until it works, for a bounded time.
 async fn until<F: Future<Output = bool>>(what: &str, works: impl Fn() -> F) {
     let deadline = Instant::now() + EVENTUALLY;
     while !works().await {
@@ -131,7 +131,7 @@ async fn refused(proxy: SocketAddr, target: impl ToString) -> String {
     client::refused(proxy, target).await.answer.head
 }
 
-/// Connects to where there is no answer to give: the end must be all that comes.
+/// Connects to a raw listener, and expects the end of the connection without a byte.
 async fn ends_without_a_byte(listener: SocketAddr) {
     let mut stream = TcpStream::connect(listener).await.expect("a listener");
     // A raw stream of the dialect shows itself to the agent with its first byte.
@@ -142,8 +142,8 @@ async fn ends_without_a_byte(listener: SocketAddr) {
     assert_eq!(got, b"");
 }
 
-/// Waits until the tunnels of an agent of ours are written down, and asserts that they are a part
-/// of all, but not all.
+/// Waits until an agent of ours has counted its tunnels, and asserts that it served some of all,
+/// but not all.
 async fn shared(ours: &Agent, all: usize) {
     ours.is_at_rest().await;
     let metrics = admin::metrics(ours.admin).await;

@@ -10,7 +10,7 @@ use crate::interop::pairs::{
 use crate::programs::{Agent, Server};
 use crate::target::{BlackHole, Closed};
 
-/// Through a connect agent: bulk both ways, many requests, nothing left behind.
+/// Through a connect agent: bulk in both directions and many requests, with nothing left of them.
 pub async fn our_server_serves_through_a_connect_agent(family: Family) {
     let certs = Certs::new();
     let target = target().await;
@@ -25,8 +25,8 @@ pub async fn our_server_serves_through_a_connect_agent(family: Family) {
     server.stop().await;
 }
 
-/// What such an agent cannot reach is refused with all that it says, and the stream, which the
-/// agent does not finish, is given back.
+/// A target that such an agent cannot reach is refused with the whole answer of the agent, and the
+/// stream is closed although the agent does not finish it.
 pub async fn our_server_says_why_a_connect_agent_refused(family: Family) {
     let certs = Certs::new();
     let target = target().await;
@@ -45,7 +45,7 @@ pub async fn our_server_says_why_a_connect_agent_refused(family: Family) {
     server.stop().await;
 }
 
-/// Such an agent knows no deadline for its dials: ours ends what it leaves open.
+/// Such an agent has no deadline for its dials: our server ends the stream.
 pub async fn our_server_gives_up_on_a_connect_agent_that_dials_on(family: Family) {
     let certs = Certs::new();
     let server = Server::start(&certs, &["--dial-timeout", "200ms"]);
@@ -60,7 +60,7 @@ pub async fn our_server_gives_up_on_a_connect_agent_that_dials_on(family: Family
     server.stop().await;
 }
 
-/// Through a passthrough agent, from a raw listener; it is nothing for CONNECT.
+/// Through a passthrough agent, from a raw listener; it does not serve CONNECT.
 pub async fn our_server_serves_through_a_passthrough_agent(family: Family) {
     let certs = Certs::new();
     let target = target().await;
@@ -99,7 +99,7 @@ pub async fn our_server_resets_what_a_passthrough_agent_cannot_connect(family: F
     server.stop().await;
 }
 
-/// Legacy agents are kept out, however often they try, while ours are let in.
+/// Legacy agents are refused, however often they try, while ours are admitted.
 pub async fn our_server_refuses_legacy_agents(family: Family) {
     let certs = Certs::new();
     let target = target().await;
@@ -123,7 +123,7 @@ pub async fn our_server_refuses_legacy_agents(family: Family) {
     server.stop().await;
 }
 
-/// A killed agent goes, its successor serves; a restarted server gets its agent back.
+/// A restarted agent serves in place of a killed one; an agent reconnects to a restarted server.
 pub async fn our_server_takes_agents_back(family: Family) {
     let certs = Certs::new();
     let target = target().await;

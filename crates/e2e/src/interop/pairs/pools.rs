@@ -59,7 +59,7 @@ pub async fn their_server_mixes_agents(family: Family) {
     let _theirs = family.connect_agent(&certs, server.agents);
     let ours = Agent::start(&certs, server.agents, &SERVER_NAME);
     server.has_agents(2).await;
-    // Two in a row, as it takes them by turns.
+    // Two one after the other, because it alternates between agents.
     serves(server.clients, target.address).await;
     serves(server.clients, target.address).await;
 

@@ -28,7 +28,7 @@ pub async fn our_proxy_agent_serves_their_server(family: Family) {
     server.has_agents(0).await;
 }
 
-/// It refuses in its own words, which reach the client as they are, and the connection ends.
+/// The text of its refusals reaches the client unchanged, and the connection ends.
 pub async fn our_proxy_agent_tells_their_clients_why_not(family: Family) {
     let certs = Certs::new();
     let target = target().await;
@@ -61,7 +61,7 @@ pub async fn our_proxy_agent_tells_their_clients_why_not(family: Family) {
     agent.stop().await;
 }
 
-/// Our agent-tcp passes raw streams on.
+/// Our agent-tcp forwards raw streams.
 pub async fn our_agent_tcp_serves_their_server(family: Family) {
     let certs = Certs::new();
     let target = target().await;
@@ -95,7 +95,7 @@ pub async fn our_agent_tcp_ends_what_it_cannot_connect(family: Family) {
     agent.stop().await;
 }
 
-/// Our agent comes back to a server that was killed, and a server lets our agent's successor in.
+/// Our agent reconnects to a server that was killed, and a server admits our restarted agent.
 pub async fn their_server_takes_our_agents_back(family: Family) {
     let certs = Certs::new();
     let target = target().await;
