@@ -1,5 +1,5 @@
-//! An agent that is killed is noticed, what it served ends with a reset, its successor serves at
-//! once, and requests go on through the others.
+//! A killed agent is detected, its tunnels end with a reset, a restarted agent serves at once, and
+//! the other agents go on serving requests.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use towline_e2e::programs::Server;
 use towline_e2e::target::Target;
 use towline_e2e::{admin, bounded, client, eventually};
 
-/// A dead agent is noticed within the idle timeout of 8 s, and no later than this.
+/// A dead agent is detected within the idle timeout of 8 s, and no later than this.
 const NOTICED: Duration = Duration::from_secs(10);
 
 /// A restarted agent serves within this time from its start.
@@ -28,7 +28,7 @@ async fn tunnels_of_a_killed_agent_end_with_a_reset() {
     bounded(async {
         let certs = Certs::new();
         let echo = Target::echo().await;
-        // More than all buffers on the way hold, so that the transfer is under way for good.
+        // More than all buffers on the way hold, so that the transfer cannot end.
         let source = Target::sends(vec![7; 64 * 1024 * 1024]).await;
         let server = Server::start(&certs, &[]);
         let agent = Process::agent(&certs, server.agents, &[]);
@@ -56,8 +56,8 @@ async fn tunnels_of_a_killed_agent_end_with_a_reset() {
 
 #[tokio::test]
 async fn a_tunnel_in_use_does_not_hide_that_its_agent_is_dead() {
-    /// Late enough that a timer which the client's bytes wind up again would miss the promise, and
-    /// just before QUIC's own idle timer, six seconds, may end the tunnel.
+    /// Late enough that a timer which the client's bytes restart would exceed the limit, and just
+    /// before QUIC's own idle timer of six seconds may end the tunnel.
     const LATE: Duration = Duration::from_millis(5_500);
 
     bounded(async {
@@ -93,7 +93,7 @@ async fn a_restarted_agent_serves_at_once() {
 
         let started = Instant::now();
         let _agent = Process::agent(&certs, server.agents, &flags);
-        // Long before the old session is noticed to be dead, the new one has taken its place.
+        // The new session replaces the old one long before that is detected to be dead.
         eventually("the new session takes over", vec![false, true], || {
             let members = server.registry.snapshot();
             members
@@ -107,7 +107,7 @@ async fn a_restarted_agent_serves_at_once() {
             echoes(&mut tunnel).await;
         }
         assert!(started.elapsed() < BACK, "{:?}", started.elapsed());
-        assert_eq!(server.registry.snapshot().len(), 2, "noticed only later");
+        assert_eq!(server.registry.snapshot().len(), 2, "detected only later");
         assert_eq!(end(&mut old).await, End::Reset);
         server.has_sessions(1).await;
     })
@@ -116,7 +116,7 @@ async fn a_restarted_agent_serves_at_once() {
 
 #[tokio::test]
 async fn requests_go_on_while_one_of_two_agents_is_dead() {
-    /// So many at once reach both agents.
+    /// So many requests at the same time reach both agents.
     const REQUESTS: usize = 30;
 
     bounded(async {
@@ -140,19 +140,19 @@ async fn requests_go_on_while_one_of_two_agents_is_dead() {
         {
             at_once += usize::from(served.unwrap() < Duration::from_secs(2));
         }
-        assert!(at_once > 0, "the survivor serves its own at once");
+        assert!(at_once > 0, "the living agent serves its requests at once");
         let metrics = admin::metrics(server.admin).await;
         let retried = metrics.value("towline_server_retries_total", &[]);
         assert!(
             retried > 0.0 && at_once < REQUESTS,
-            "{retried} retries, {at_once} served at once: none has met the dead agent"
+            "{retried} retries, {at_once} served at once: no request went to the dead agent"
         );
         assert_eq!(metrics.sum("towline_server_refusals_total"), 0.0);
     })
     .await;
 }
 
-/// One tunnel that works; returns how long it took to be served.
+/// Opens a tunnel that works; returns how long it took.
 async fn request(proxy: std::net::SocketAddr, target: std::net::SocketAddr) -> Duration {
     let began = Instant::now();
     let mut tunnel: TcpStream = client::tunnel(proxy, target).await;

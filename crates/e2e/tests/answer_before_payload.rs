@@ -1,4 +1,4 @@
-//! The answer comes alone, and what a client says early is kept: no byte lost, none twice.
+//! No payload shares a packet with the answer, and what a client sends early arrives exactly once.
 
 use std::io::{Read, Write};
 
@@ -13,7 +13,7 @@ use towline_e2e::target::Target;
 
 const TRIES: usize = 200;
 
-/// What a TLS record is preceded by: type, version, length (RFC 8446 §5.1).
+/// The header of a TLS record: type, version, length (RFC 8446 §5.1).
 const RECORD_HEADER: usize = 5;
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_head_may_come_byte_by_byte() {
             for byte in said.as_bytes() {
                 stream.write_all(&[*byte]).await.unwrap();
                 stream.flush().await.unwrap();
-                // The server runs on this thread: let it read.
+                // The server runs on this thread, and gets to read now.
                 yield_now().await;
             }
             let answer = client::read_answer(&mut *stream).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_head_may_come_byte_by_byte() {
     .await;
 }
 
-/// A target that tells what it was sent, each connection at its end.
+/// A target that reports what it received, for each connection at its end.
 async fn listens() -> (Target, mpsc::Receiver<Vec<u8>>) {
     let (tell, heard) = mpsc::channel(1);
     let target = Target::start(move |mut stream| {
@@ -141,7 +141,7 @@ async fn listens() -> (Target, mpsc::Receiver<Vec<u8>>) {
     (target.await, heard)
 }
 
-/// The plaintext of the next record, and of no other.
+/// The plaintext of the next record alone.
 async fn next_record(tcp: &mut TcpStream, tls: &mut ClientConnection) -> String {
     let mut record = vec![0; RECORD_HEADER];
     tcp.read_exact(&mut record).await.expect("a record");
@@ -152,11 +152,11 @@ async fn next_record(tcp: &mut TcpStream, tls: &mut ClientConnection) -> String 
     tls.read_tls(&mut &*record).expect("room for a record");
     let state = tls.process_new_packets().expect("a good record");
     let mut plain = vec![0; state.plaintext_bytes_to_read()];
-    tls.reader().read_exact(&mut plain).expect("what it says");
+    tls.reader().read_exact(&mut plain).expect("the plaintext");
     String::from_utf8_lossy(&plain).into_owned()
 }
 
-/// Bytes of which no two stretches look alike.
+/// Random bytes, so that a wrong offset shows.
 fn pattern(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     fastrand::Rng::with_seed(7).fill(&mut bytes);

@@ -1,5 +1,5 @@
-//! What a program cannot use it refuses at its start: exit status 2, and one line that names the
-//! flag, the value and the reason.
+//! A program refuses unusable input at its start: exit status 2, and one line that names the flag,
+//! the value and the reason.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -17,8 +17,8 @@ use towline_tls::devcerts::{DevCerts, Validity};
 
 const PROGRAMS: [&str; 3] = ["proxy-server", "proxy-agent", "agent-tcp"];
 
-/// A good command line with some flags changed or added; a flag whose value is empty goes away,
-/// and one that begins with `=` has no value.
+/// A valid command line with some flags changed or added. A flag with an empty value is removed,
+/// and one with a value that begins with `=` is given without a value.
 fn line(certs: &Certs, program: &str, changes: &[(&str, &str)]) -> Vec<String> {
     let file = |name| certs.flag(name);
     let any = || "127.0.0.1:0".to_owned();
@@ -63,8 +63,8 @@ async fn run_line(program: &str, line: &[String]) -> Ended {
     run(program, &flags, &[]).await
 }
 
-/// Exits with 2 and one line that begins with the program and says all of `says`. What the log
-/// had to warn of before is no part of it.
+/// Exits with 2 and one line that begins with the program's name and contains all of `says`.
+/// Warnings in the log do not count.
 fn is_refused(program: &str, ended: &Ended, says: &[&str]) {
     let Ended {
         code,
@@ -90,7 +90,7 @@ fn is_refused(program: &str, ended: &Ended, says: &[&str]) {
     }
 }
 
-/// Exits with 2 and what clap has to say, which names all of `says`.
+/// Exits with 2 and a message of clap that contains all of `says`.
 fn is_misused(ended: &Ended, says: &[&str]) {
     let Ended {
         code,
@@ -109,7 +109,7 @@ fn is_misused(ended: &Ended, says: &[&str]) {
     }
 }
 
-/// Writes every file that cannot serve.
+/// Writes every file that cannot be used.
 fn write_bad_files(dir: &Path, certs: &Certs) {
     let good = fs::read_to_string(certs.path("server.pem")).unwrap();
     let key = fs::read_to_string(certs.path("server-key.pem")).unwrap();
@@ -164,7 +164,7 @@ const AUTHORITIES: [(&str, &str); 4] = [
     ("agent-tcp", "--ca-file"),
 ];
 
-/// Which of a certificate and its key is at fault.
+/// Whether the certificate or its key is refused.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Cert,
@@ -174,7 +174,7 @@ enum Fault {
 const GOOD: &str = "good/server.pem";
 const GOOD_KEY: &str = "good/server-key.pem";
 
-/// Certificate, key, which of both is at fault, and why.
+/// Certificate, key, which of both is refused, and the reason.
 const BAD_PAIRS: [(&str, &str, Fault, &str); 20] = [
     (
         "missing.pem",
@@ -258,7 +258,7 @@ const BAD_PAIRS: [(&str, &str, Fault, &str); 20] = [
     ),
 ];
 
-/// A file of authorities, and what is wrong with it.
+/// A file of authorities, and the reason why it is refused.
 const BAD_AUTHORITIES: [(&str, &str); 7] = [
     ("missing.pem", "cannot be read: No such file or directory"),
     ("empty.pem", "holds no certificate"),
@@ -272,7 +272,7 @@ const BAD_AUTHORITIES: [(&str, &str); 7] = [
 const SERVER: &str = "proxy-server";
 const AGENT: &str = "proxy-agent";
 
-/// Values that their flags do not take.
+/// Values that their flags do not accept.
 const BAD_VALUES: [(&str, &str, &str); 41] = [
     (SERVER, "--listen-tcp", "localhost:1"),
     (SERVER, "--listen-tcp", "127.0.0.1"),
@@ -317,15 +317,15 @@ const BAD_VALUES: [(&str, &str, &str); 41] = [
     ("agent-tcp", "--upstream", "db:0"),
 ];
 
-/// A program, its flags, and what it says.
+/// A program, its flags, and the texts in its error.
 type Conflict = (
     &'static str,
     &'static [(&'static str, &'static str)],
     &'static [&'static str],
 );
 
-/// Flags that do not go together. All is found out before anything is opened, so the addresses may
-/// be any.
+/// Flags that contradict each other. They are checked before a socket is opened, so the addresses
+/// are arbitrary.
 const CONFLICTS: [Conflict; 8] = [
     (
         SERVER,
@@ -383,7 +383,7 @@ const CONFLICTS: [Conflict; 8] = [
     ),
 ];
 
-/// The path of a good file, or of one that [`write_bad_files`] wrote.
+/// The path of a valid file, or of one that [`write_bad_files`] wrote.
 fn place(certs: &Certs, bad: &Path, name: &str) -> String {
     match name.strip_prefix("good/") {
         Some(name) => certs.flag(name),
@@ -722,7 +722,7 @@ async fn development_certificates_overwrite_nothing() {
         is_refused("proxy-server", &again, &["ca.pem", "exists already"]);
         let after: Vec<_> = DevCerts::FILES.iter().map(read).collect();
         assert!(before == after, "a file has changed");
-        // One is enough, even when it is the last that would be written.
+        // One existing file is enough, even the last that would be written.
         for file in &DevCerts::FILES[..DevCerts::FILES.len() - 1] {
             fs::remove_file(out.join(file)).unwrap();
         }
@@ -763,7 +763,7 @@ async fn the_health_check_tells_running_programs_from_stopped_ones() {
             );
             assert!(dead.stderr.contains(&unused), "{}", dead.stderr);
         }
-        // A listener for clients is no admin address.
+        // A listener for clients does not serve the admin pages.
         let line = ["healthcheck", "--admin-listen", &server.tcp(0).to_string()];
         assert_eq!(run("proxy-server", &line, &[]).await.code, Some(1));
         let (_, answer) = client::connect(server.tcp(0), "host:1").await.unwrap();

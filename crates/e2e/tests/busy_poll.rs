@@ -1,4 +1,4 @@
-//! With `--busy-poll` the programs stay awake within a quick conversation, and only then.
+//! With `--busy-poll` the programs poll during request/response traffic, and only then.
 
 use std::net::SocketAddr;
 
@@ -8,11 +8,11 @@ use towline_e2e::programs::{Agent, Server};
 use towline_e2e::target::Target;
 use towline_e2e::{admin, bounded, client};
 
-/// So long that a busy machine is quick enough.
+/// Long enough for a loaded machine to send the next message within it.
 const LONGEST: [&str; 2] = ["--busy-poll", "10ms"];
 const NEVER: [&str; 2] = ["--busy-poll", "0s"];
 
-/// More messages than make a conversation.
+/// More messages than it takes to be detected as request/response traffic.
 const MESSAGES: usize = 50;
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn programs_with_busy_polling_disabled_never_poll() {
     .await;
 }
 
-/// Looks for a next message that found none, of the server and the agent.
+/// Polls without a result, at the server and at the agent.
 async fn polls(server: &Server, agent: &Agent) -> [f64; 2] {
     let of = async |admin: SocketAddr, program: &str| {
         let name = format!("towline_{program}_busy_polls_total");

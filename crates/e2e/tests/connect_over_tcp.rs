@@ -1,4 +1,4 @@
-//! CONNECT over plain TCP reaches a target that only the agent dials.
+//! CONNECT over plain TCP: the agent dials the target, and bytes pass in both directions.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use towline_e2e::certs::Certs;

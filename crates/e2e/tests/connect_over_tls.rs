@@ -1,4 +1,4 @@
-//! CONNECT over TLS: with a client certificate where an authority is named, without one elsewhere.
+//! CONNECT over TLS: with a client certificate if an authority is configured, else without one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -84,7 +84,7 @@ async fn clients_without_a_valid_certificate_are_refused() {
         ] {
             let error = refusal_of(&connector, ways.server.tcp(1)).await;
             assert!(error.contains(alert), "certificate {case}: {error}");
-            // The server goes on, on this listener as on the others.
+            // The server goes on serving, on this listener and on the others.
             let mut tunnel = ways.tunnel(Way::Tls, echo.address).await;
             tunnel.write_all(b"!").await.unwrap();
             assert_eq!(tunnel.read_u8().await.unwrap(), b'!');
@@ -130,7 +130,7 @@ async fn a_handshake_that_stands_still_ends() {
         let ways = Ways::start(&["--tls-handshake-timeout", "200ms"]).await;
         let mut silent = TcpStream::connect(ways.server.tcp(1)).await.unwrap();
         let mut rest = Vec::new();
-        // Nothing is said to a client that speaks no TLS; the connection just ends.
+        // A client that speaks no TLS gets no answer; its connection ends.
         silent.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, b"");
         eventually("client tasks", 0, || ways.server.client_tasks.len()).await;
@@ -146,7 +146,7 @@ async fn a_client_that_speaks_no_tls_is_refused() {
         let echo = Target::echo().await;
         let mut stream = TcpStream::connect(ways.server.tcp(1)).await.unwrap();
         let answer = client::ask(&mut stream, echo.address).await;
-        assert!(answer.is_err(), "an answer in the clear: {answer:?}");
+        assert!(answer.is_err(), "an answer without TLS: {answer:?}");
         drop(ways.tunnel(Way::Tls, echo.address).await);
         ways.rest_and_stop().await;
     })
@@ -157,15 +157,15 @@ async fn enter(connector: &TlsConnector, proxy: SocketAddr) -> TlsStream<TcpStre
     client::tls(connector, proxy).await.expect("a handshake")
 }
 
-/// What a client hears that must not get in. It asks for nothing: bytes that the server leaves
+/// The alert that refuses a client. The client sends no request: bytes that the server leaves
 /// unread would make its close a reset, which may overtake the alert.
 async fn refusal_of(connector: &TlsConnector, proxy: SocketAddr) -> String {
     let heard = async {
-        // A TLS 1.3 client is done before the server has seen its certificate.
+        // In TLS 1.3 the client's handshake ends before the server has its certificate.
         let mut stream = client::tls(connector, proxy).await?;
         stream.read_u8().await
     };
-    let error: io::Error = heard.await.expect_err("nothing to hear for a stranger");
+    let error: io::Error = heard.await.expect_err("an alert");
     error.to_string()
 }
 

@@ -1,4 +1,4 @@
-//! CONNECT over a Unix socket, and what becomes of its file.
+//! CONNECT over a Unix socket, and the lifecycle of the socket's file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

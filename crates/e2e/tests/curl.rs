@@ -1,4 +1,4 @@
-//! curl, as a user would type it. Skipped, and says so, where there is no curl.
+//! curl with the command lines of a user. Skipped with a message if there is no curl.
 
 use std::io::{self, Write};
 use std::process::Output;
@@ -13,7 +13,7 @@ use towline_e2e::certs::Certs;
 use towline_e2e::client::Ways;
 use towline_e2e::target::{Closed, Target};
 
-/// What every target here says.
+/// The body that every target here sends.
 const PAGE: &str = "behind the proxy\n";
 
 /// The code with which curl ends when a proxy refuses (`CURLE_RECV_ERROR`).
@@ -49,7 +49,7 @@ async fn http_through_a_tunnel() {
         let url = format!("http://{}/", target.address);
         let page = curl.run(&["-p", "--proxy", &proxy, &url]).await;
         assert_eq!(page, (0, PAGE.to_owned()));
-        // Without -p curl asks the proxy itself, which it is told is not done.
+        // Without -p curl sends the proxy a request to forward, which is refused.
         let status = ["-w", "%{http_code}", "-o", "/dev/null"];
         let line = [&status[..], &["--proxy", &proxy, &url]].concat();
         assert_eq!(curl.run(&line).await, (0, "405".to_owned()));
@@ -72,7 +72,7 @@ async fn the_proxy_of_the_environment() {
         let line = ["-v", "--cacert", &ca, &url];
         let output = curl.output(&line, &[("HTTPS_PROXY", &proxy)]).await;
         assert_eq!(String::from_utf8_lossy(&output.stdout), PAGE);
-        // Not around the proxy.
+        // The request went through the proxy.
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("CONNECT localhost:"), "{said}");
         ways.rest_and_stop().await;
@@ -97,14 +97,17 @@ async fn a_proxy_over_tls_with_a_client_certificate() {
         let line = [&trust[..], &identity, &[&url]].concat();
         assert_eq!(curl.run(&line).await, (0, PAGE.to_owned()));
         let (code, page) = curl.run(&[&trust[..], &[&url]].concat()).await;
-        assert!(code != 0 && page.is_empty(), "a stranger got in: {page}");
+        assert!(
+            code != 0 && page.is_empty(),
+            "a client without a certificate was served: {page}"
+        );
         ways.rest_and_stop().await;
     })
     .await;
 }
 
-/// curl has no CONNECT proxy on a Unix socket; as the method of a request to an origin on one, it
-/// sends the same bytes, and shows what comes through the tunnel as the page.
+/// curl knows no CONNECT proxy on a Unix socket. With CONNECT as the method of a request to an
+/// origin on one, it sends the same bytes, and prints what comes through the tunnel.
 #[tokio::test]
 async fn connect_over_a_unix_socket() {
     bounded(async {
@@ -152,7 +155,7 @@ struct Curl;
 // === impl Curl ===
 
 impl Curl {
-    /// Says so when there is none.
+    /// Prints a message if there is none.
     async fn find() -> Option<Self> {
         match Command::new("curl").arg("--version").output().await {
             Ok(_) => Some(Self),
@@ -172,7 +175,7 @@ impl Curl {
         (code, String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs it with nothing but these: no settings of whoever runs the test.
+    /// Runs it with these alone: without the settings of the user who runs the test.
     async fn output(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
         let mut command = Command::new("curl");
         for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
@@ -197,7 +200,7 @@ async fn https(certs: &Certs) -> Target {
     .await
 }
 
-/// One request, one page, the end.
+/// Reads one request, sends the page and closes.
 async fn serve_page<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,5 +1,5 @@
-//! A drain ends a session with its last tunnel, and not a byte of that tunnel is lost: not even
-//! when the network holds back what was sent last.
+//! A drain ends a session with its last tunnel, and no byte of that tunnel is lost, not even if the
+//! network delays the last packets.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use towline_e2e::relay::{Impairment, Relay};
 use towline_e2e::target::Target;
 use towline_e2e::{bounded, client};
 
-/// Half of a stream window: all of it can be on its way when the client has sent it.
+/// Half of a stream window: all of it can be in flight when the client has sent it.
 const UPLOAD: usize = 1024 * 1024;
 
-/// Every datagram waits, and some are lost.
+/// Every datagram is delayed, and some are lost.
 const SLOW: Impairment = Impairment {
     seed: 4,
     lost: 20,
@@ -24,8 +24,8 @@ const SLOW: Impairment = Impairment {
     delay: Duration::from_millis(30),
 };
 
-/// A target that says at once that it sends nothing, and reports how many bytes it got before the
-/// end of file, or that there was none.
+/// A target that ends its own half at once, and reports how many bytes it received before the end
+/// of file, or that there was no end of file.
 async fn listener(report: mpsc::UnboundedSender<Option<usize>>) -> Target {
     Target::start(move |mut stream: TcpStream| {
         let report = report.clone();
@@ -41,7 +41,7 @@ async fn listener(report: mpsc::UnboundedSender<Option<usize>>) -> Target {
     .await
 }
 
-/// Uploads, and stops one of the programs when the client has sent its last byte.
+/// Uploads, and stops one of the programs once the client has sent its last byte.
 async fn upload_and_stop(stop: impl Fn(&Server, &Agent)) {
     let certs = Certs::new();
     let (report, mut reports) = mpsc::unbounded_channel();

@@ -1,4 +1,4 @@
-//! One half of a tunnel ends, the other goes on: over TCP, TLS and a Unix socket.
+//! One half of a tunnel ends while the other goes on: over TCP, TLS and a Unix socket.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -6,14 +6,14 @@ use towline_e2e::bounded;
 use towline_e2e::client::{Way, Ways};
 use towline_e2e::target::Target;
 
-/// Enough to be on its way in many packets and buffers when the other half ends.
+/// Enough to fill many packets and buffers when the other half ends.
 const LONG: usize = 3 * 1024 * 1024;
 
 #[tokio::test]
 async fn a_client_that_has_finished_still_gets_its_answer() {
     bounded(async {
         let ways = Ways::start(&[]).await;
-        // Begins to answer when the question has ended, not before.
+        // Answers only after the end of the request.
         let target = Target::start(|mut stream| async move {
             let mut question = Vec::new();
             stream.read_to_end(&mut question).await.unwrap();

@@ -1,4 +1,4 @@
-//! Clients that hang up while their target is dialed leave nothing behind.
+//! Clients that disconnect while their target is dialed leave no stream and no descriptor.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use towline_e2e::{admin, bounded, client, eventually};
 /// Clients that dial at the same time.
 const TOGETHER: usize = 64;
 
-/// Rounds of each way and manner: 2,048 cancels in all.
+/// Rounds of each way and manner: 2,048 cancelled dials in all.
 const ROUNDS: usize = 8;
 
 /// A client, the server's end of its connection, and the agent's attempt.
@@ -29,13 +29,13 @@ enum Waiting {
 
 #[derive(Debug, Clone, Copy)]
 enum Manner {
-    /// Closes as a program does that has given up.
+    /// Closes the connection, as a program that gives up.
     Close,
-    /// Goes as a program does that was killed with bytes unread.
+    /// Resets the connection, as a program that is killed with bytes unread.
     Reset,
 }
 
-// Alone in this file, for it counts the descriptors of the process.
+// The only test in this file, because it counts the descriptors of the process.
 #[tokio::test]
 async fn cancelled_dials_leave_nothing_behind() {
     bounded(async {
@@ -53,7 +53,7 @@ async fn cancelled_dials_leave_nothing_behind() {
                 for _ in 0..ROUNDS {
                     let waiting = dial(&ways, way, hole.address).await;
                     let dialing = (TOGETHER, baseline + TOGETHER * DESCRIPTORS_EACH);
-                    eventually("streams and descriptors in mid-dial", dialing, || {
+                    eventually("streams and descriptors during the dials", dialing, || {
                         (open_streams(&ways), descriptors())
                     })
                     .await;
@@ -99,7 +99,7 @@ fn open_streams(ways: &Ways) -> usize {
         .sum()
 }
 
-/// So many clients that have asked for the target.
+/// [`TOGETHER`] clients that have asked for the target.
 async fn dial(ways: &Ways, way: Way, target: SocketAddr) -> Vec<Waiting> {
     let mut asking = JoinSet::new();
     for _ in 0..TOGETHER {

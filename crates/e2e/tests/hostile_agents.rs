@@ -1,4 +1,4 @@
-//! Agents that break the protocol: their own tunnels suffer, and nobody else's.
+//! Agents that break the protocol: their own tunnels fail, and those of other agents do not.
 
 use std::sync::Arc;
 use std::thread;
@@ -27,16 +27,16 @@ use towline_tunnel::knobs::SessionArgs;
 use towline_tunnel::session::{ALPN, Session, SessionError};
 use towline_tunnel::stream::{StreamError, TunnelStream};
 
-/// What any step of a handshake may take here.
+/// The limit of each step of a handshake.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What a rogue waits for the server to hear of its end.
+/// How long a rogue agent waits for the server to acknowledge its close.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Tunnels that keep the good agent busier than the rogue, which therefore gets the next ones.
+/// Tunnels of the good agent: more than the rogue has, which therefore gets the next ones.
 const BUSY: usize = 16;
 
-/// What a flooding agent pours over a client before the others are tried again.
+/// Bytes that a flooding agent sends a client before the other tunnels are tried again.
 const FLOOD: u64 = 32 * 1024 * 1024;
 
 /// A tunnel through the good agent works within this time, whatever the rogue does.
@@ -54,7 +54,7 @@ struct Setup {
 /// An agent whose streams the test serves by hand.
 struct Rogue {
     session: Session,
-    /// As long as the session.
+    /// Kept open as long as the session.
     _control: ControlStream,
 }
 
@@ -70,13 +70,13 @@ async fn an_agent_that_accepts_tunnels_and_never_reads_or_writes() {
             silent.push(tunnel);
             accepted.push(stream);
         }
-        // They take what fits into a window and no more.
+        // Their clients can send what fits into a window, and no more.
         let mut flood = JoinSet::new();
         for mut tunnel in silent {
             flood.spawn(async move { tunnel.write_all(&vec![1; 64 * 1024 * 1024]).await });
         }
         setup.works().await;
-        assert!(flood.try_join_next().is_none(), "nobody takes 64 MiB");
+        assert!(flood.try_join_next().is_none(), "64 MiB were taken");
         rogue.session.close(SessionCode::Closed, "enough");
         while let Some(written) = flood.join_next().await {
             written.unwrap().unwrap_err();
@@ -92,7 +92,7 @@ async fn an_agent_that_floods() {
         let mut setup = Setup::start(&[]).await;
         let (dialer, server) = (setup.dialer(), setup.server.agents);
         let (quit, until) = oneshot::channel();
-        // On a thread of its own: it is the server's fairness that counts, not the test's.
+        // On a thread of its own, so that it takes no time from the server's runtime.
         let flood = thread::spawn(move || {
             let runtime = shard().expect("a runtime");
             runtime.block_on(async {
@@ -117,7 +117,7 @@ async fn an_agent_that_floods() {
         });
         for round in 1..=4 {
             let flooded = || setup.server.tunnels.traffic().to_client > round * FLOOD;
-            eventually("the flood has come so far", true, flooded).await;
+            eventually("the flood has reached the server", true, flooded).await;
             setup.works().await;
         }
         quit.send(()).unwrap();
@@ -147,7 +147,7 @@ async fn an_agent_that_sends_invalid_answers() {
             let shown = String::from_utf8_lossy(&garbage[..garbage.len().min(40)]).into_owned();
             let (refused, told) = tokio::join!(setup.refused(), async {
                 let mut stream = asked(&rogue.session).await;
-                // Cut short by a server that has read enough.
+                // The server stops reading an answer that is too long.
                 stream.write_all(garbage).await.ok();
                 stop_of(&mut stream).await
             });
@@ -182,7 +182,7 @@ async fn an_agent_that_never_answers() {
         );
         assert_eq!(stream, StreamError::Reset(StreamCode::Cancelled));
 
-        // Whoever ends the stream, or resets it, leaves the request to another.
+        // If the agent ends or resets the stream, another agent gets the request.
         for finish in [true, false] {
             let (mut tunnel, ()) = tokio::join!(setup.tunnel(), async {
                 let mut stream = asked(&rogue.session).await;
@@ -212,7 +212,7 @@ async fn an_agent_that_sends_invalid_control_messages() {
             &long,
         ] {
             let shown = String::from_utf8_lossy(&garbage[..garbage.len().min(40)]).into_owned();
-            // Behind a good hello.
+            // After a valid hello.
             let session = setup.dial().await;
             let mut control = session.open().unwrap();
             let hello = encode(&Message::Hello(hello("rogue")));
@@ -224,7 +224,7 @@ async fn an_agent_that_sends_invalid_control_messages() {
             assert_eq!(end(&mut tunnel).await, End::Reset, "{shown}");
             setup.server.has_sessions(1).await;
 
-            // Instead of one.
+            // Instead of a hello.
             let session = setup.dial().await;
             let mut control = session.open().unwrap();
             control.write_all(garbage).await.ok();
@@ -240,7 +240,7 @@ async fn an_agent_that_sends_invalid_control_messages() {
 async fn an_agent_whose_hello_is_late_missing_or_wrong() {
     bounded(async {
         let setup = Setup::start(&["--quic-handshake-timeout", "1s"]).await;
-        // No control stream; one that says nothing; one that ends.
+        // No control stream; a silent one; one that ends.
         let mute = setup.dial().await;
         let silent = setup.dial().await;
         let control = silent.open().unwrap();
@@ -260,7 +260,7 @@ async fn an_agent_whose_hello_is_late_missing_or_wrong() {
             assert_eq!(closed(&session).await, SessionCode::Protocol, "{id:?}");
         }
 
-        // An older instance of an agent that is here.
+        // An older instance of a connected agent.
         let rogue = setup.rogue().await;
         let session = setup.dial().await;
         let old = Hello {
@@ -299,7 +299,7 @@ async fn agents_without_a_valid_certificate() {
             ),
             ("of a server", Some(issue(Profile::server(&["localhost"])))),
         ] {
-            // In TLS 1.3 a client is through before it hears that it was refused.
+            // In TLS 1.3 the client's handshake ends before the server refuses it.
             let why = match setup.dial_with(setup.tls(credentials.as_ref())).await {
                 Err(error) => error,
                 Ok(session) => timeout(LIMIT, session.closed()).await.unwrap(),
@@ -334,7 +334,7 @@ impl Setup {
         }
     }
 
-    /// A tunnel, which the agent with the fewest serves.
+    /// Opens a tunnel; the agent with the fewest tunnels serves it.
     async fn tunnel(&self) -> TcpStream {
         client::tunnel(self.server.tcp(0), self.echo.address).await
     }
@@ -343,7 +343,7 @@ impl Setup {
         client::refused(self.server.tcp(0), self.echo.address).await
     }
 
-    /// Every tunnel of the good agent works, and the server still lets agents in.
+    /// Every tunnel of the good agent works, and the server still admits agents.
     async fn works(&mut self) {
         let began = Instant::now();
         for tunnel in &mut self.busy {
@@ -358,7 +358,7 @@ impl Setup {
         self.server.has_sessions(sessions - 1).await;
     }
 
-    /// A configuration that shows these credentials.
+    /// A TLS configuration with these credentials.
     fn tls(&self, credentials: Option<&Credentials>) -> Arc<ClientConfig> {
         let roots = Roots::load(&PemPath {
             flag: "test",
@@ -375,13 +375,13 @@ impl Setup {
         }
     }
 
-    /// A session of an agent with a good certificate.
+    /// A session of an agent with a valid certificate.
     async fn dial(&self) -> Session {
         let config = self.dialer();
         self.dial_with(config.tls).await.expect("a session")
     }
 
-    /// How an agent with a good certificate dials.
+    /// The dial configuration of an agent with a valid certificate.
     fn dialer(&self) -> DialConfig {
         let agent = self.certs.issue(&Profile::client().common_name("rogue"));
         dial_config(self.tls(Some(&agent.credentials())))
@@ -394,7 +394,7 @@ impl Setup {
         dialer.dial(server, "localhost", LIMIT).await
     }
 
-    /// An agent that is let in.
+    /// An agent that is admitted.
     async fn rogue(&self) -> Rogue {
         let session = self.dial().await;
         let greeted = ControlStream::greet(&session, hello("rogue"), LIMIT).await;
@@ -405,7 +405,7 @@ impl Setup {
         }
     }
 
-    /// All rest once the rogues are gone; `refused` are the sessions that were not let in.
+    /// Nothing is left once the rogues are gone; `refused` are the sessions that were refused.
     async fn ends_with(mut self, refused: &[(&str, f64)]) {
         self.server.has_sessions(1).await;
         self.works().await;
@@ -432,7 +432,7 @@ fn dial_config(tls: Arc<ClientConfig>) -> DialConfig {
     }
 }
 
-/// Sends without an end on two tunnels and the control stream, until it is told to quit.
+/// Sends without end on two tunnels and the control stream, until the test ends it.
 async fn flood(session: Session, until: oneshot::Receiver<()>) {
     let mut control = session.open().expect("a stream");
     let hello = encode(&Message::Hello(hello("rogue")));
@@ -442,7 +442,7 @@ async fn flood(session: Session, until: oneshot::Receiver<()>) {
         .expect("a server that reads");
     let mut floods = JoinSet::new();
     floods.spawn(async move {
-        // Well-formed, and of no use to anybody.
+        // Well-formed messages of a type that the server ignores.
         let messages = encode(&Message::Unknown).repeat(4_096);
         while control.write_all(&messages).await.is_ok() {}
     });
@@ -459,7 +459,7 @@ async fn flood(session: Session, until: oneshot::Receiver<()>) {
         .await;
 }
 
-/// Takes the next stream and says yes.
+/// Accepts the next stream and grants the tunnel.
 async fn accepts(session: &Session) -> TunnelStream {
     let mut stream = asked(session).await;
     let yes = b"HTTP/1.1 200 OK\r\n\r\n";
@@ -467,14 +467,14 @@ async fn accepts(session: &Session) -> TunnelStream {
     stream
 }
 
-/// Takes the next stream and reads its head.
+/// Accepts the next stream and reads its head.
 async fn asked(session: &Session) -> TunnelStream {
     let mut stream = session.accept().await.expect("a stream");
     stream.read_request().await.expect("a head");
     stream
 }
 
-/// What the server says at the end of a stream.
+/// The error with which the server ends a stream.
 async fn stop_of(stream: &mut TunnelStream) -> StreamError {
     let error = stream.read_u8().await.expect_err("the end of the stream");
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
@@ -499,7 +499,7 @@ fn hello(id: &str) -> Hello {
     }
 }
 
-/// The flags as they are when nobody gives them.
+/// The defaults of the flags.
 fn defaults<A: Args>() -> A {
     let none: [&str; 0] = [];
     let command = A::augment_args(clap::Command::new("rogue").no_binary_name(true));

@@ -1,5 +1,5 @@
-//! Clients that are slow, silent, gone or senseless, on every port: each ends as it should, and a
-//! good client is served promptly all the while.
+//! Clients that are slow, silent or gone, or send garbage, on every port: each is ended as
+//! specified, and a good client is served promptly meanwhile.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -18,10 +18,10 @@ use towline_e2e::programs::{Agent, pair};
 use towline_e2e::target::Target;
 use towline_e2e::{admin, bounded, client, eventually};
 
-/// One test at a time, for they count the descriptors of the process.
+/// One test at a time, because they count the descriptors of the process.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// What the server waits for a head, and for a handshake.
+/// How long the server waits for a head, and for a handshake.
 const FLAGS: [&str; 6] = [
     "--head-timeout",
     "2s",
@@ -32,22 +32,22 @@ const FLAGS: [&str; 6] = [
 ];
 const WAIT: Duration = Duration::from_secs(2);
 
-/// What the admin pages wait for a head; no flag.
+/// How long the admin pages wait for a head; no flag sets it.
 const ADMIN_WAIT: Duration = Duration::from_secs(5);
 
-/// What is left for a busy machine.
+/// The allowance for a loaded machine.
 const LATE: Duration = Duration::from_secs(3);
 
-/// A good client is served within this.
+/// A good client is served within this time.
 const PROMPT: Duration = Duration::from_secs(2);
 
 /// Hostile clients of each kind on each port.
 const CROWD: usize = 50;
 
-/// Two datagrams each, so this many handshakes that nobody goes on with.
+/// Handshakes that begin and never continue, with two datagrams each.
 const FORGED: usize = 200;
 
-/// Handshakes under way from which on addresses have to prove themselves.
+/// Pending handshakes of unvalidated addresses; beyond, the server answers with Retry.
 const UNVALIDATED: f64 = 64.0;
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn slow_and_silent_clients() {
                 }
             }
         }
-        // Handshakes that never end, and admin requests.
+        // Handshakes and admin requests that are never completed.
         for (address, wait) in [
             (attack.ways.server.tcp(1), WAIT),
             (attack.ways.server.admin, ADMIN_WAIT),
@@ -138,7 +138,7 @@ async fn clients_that_send_garbage() {
             }
         }
         for garbage in kinds.map(|(garbage, _)| garbage).iter().chain([&&*noise]) {
-            // Whatever comes, it ends.
+            // Whatever the server answers, the connection ends.
             let admin = TcpStream::connect(attack.ways.server.admin).await.unwrap();
             say(Box::new(admin), garbage).await;
             let tls = TcpStream::connect(attack.ways.server.tcp(1)).await.unwrap();
@@ -204,13 +204,13 @@ async fn datagrams_that_belong_to_no_connection() {
         for datagram in first_flights(&attack.ways.certs).await {
             socket.send_to(&datagram, agents).await.unwrap();
         }
-        // Some are believed; from then on addresses have to prove themselves first.
+        // Some are accepted; from then on addresses are validated first.
         let server = &attack.ways.server;
         admin::metrics_become("handshakes under way", server.admin, |metrics| {
             metrics.value("towline_server_agent_tasks", &[]) == UNVALIDATED + 1.0
         })
         .await;
-        // While those wait for nobody, an agent is let in.
+        // While those handshakes are pending, an agent is admitted.
         let id = ["--agent-id", "good"];
         let agent = Agent::start(&attack.ways.certs, agents, &id);
         agent.is_ready().await;
@@ -257,7 +257,7 @@ async fn more_clients_than_the_limit() {
     .await;
 }
 
-/// Programs, a good client at work, and what there was before the others came.
+/// Both programs, a good client at work, and the count of descriptors before the attack.
 struct UnderAttack {
     ways: Ways,
     baseline: usize,
@@ -299,8 +299,7 @@ impl UnderAttack {
             quit,
             _alone: alone,
         } = self;
-        quit.send(())
-            .expect("a good client that was served all the while");
+        quit.send(()).expect("a good client that is still served");
         good.join_all().await;
         ways.server.is_at_rest().await;
         ways.agent.is_at_rest().await;
@@ -309,14 +308,14 @@ impl UnderAttack {
         };
         let metrics = admin::metrics_become("handshakes are over", ways.server.admin, is).await;
         assert_eq!(metrics.value("towline_server_panics_total", &[]), 0.0);
-        // The good client has taken the target along.
+        // The target of the good client has ended with it.
         eventually("descriptors", baseline - 1, descriptors).await;
         ways.rest_and_stop().await;
         drop(alone);
     }
 }
 
-/// One tunnel after the other, each of which has to work at once.
+/// Opens one tunnel after the other, each of which has to work promptly.
 async fn serve_good_clients(proxy: SocketAddr, echo: Target, mut until: oneshot::Receiver<()>) {
     while until.try_recv().is_err() {
         let began = Instant::now();
@@ -326,7 +325,7 @@ async fn serve_good_clients(proxy: SocketAddr, echo: Target, mut until: oneshot:
     }
 }
 
-/// Says one byte after the other until there is an answer or an end; returns that.
+/// Sends one byte after the other until the connection ends; returns the answer.
 async fn send_slowly<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> String {
     let (mut read, mut write) = tokio::io::split(stream);
     let slowly = async {
@@ -340,23 +339,22 @@ async fn send_slowly<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Strin
     };
     tokio::select! {
         answer = rest(&mut read) => answer,
-        () = slowly => unreachable!("it says bytes and then waits"),
+        () = slowly => unreachable!("it sends bytes and then waits"),
     }
 }
 
-/// What comes until the end, whichever end that is.
+/// Reads to the end, which may be a reset.
 async fn rest<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut answer = Vec::new();
-    // A reset is an end as well.
     stream.read_to_end(&mut answer).await.ok();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Says something, waits for the end, and returns the answer.
+/// Sends `bytes`, waits for the end, and returns the answer.
 async fn say(stream: Box<dyn Connection>, bytes: &[u8]) -> String {
     let (mut read, mut write) = tokio::io::split(stream);
     let speak = async {
-        // The server need not listen to the end.
+        // The server need not read all of it.
         if write.write_all(bytes).await.is_ok() {
             write.flush().await.ok();
         }
@@ -378,7 +376,7 @@ async fn first_flights(certs: &Certs) -> Vec<Vec<u8>> {
         let agent = Agent::start(certs, address, &["--agent-id", &id]);
         let mut source = None;
         for _ in 0..2 {
-            // Not the farewell of one that was here before.
+            // Not the close packet of an earlier agent.
             let length = loop {
                 let received = trap.recv_from(&mut datagram).await;
                 let (length, from) = received.expect("a first flight");

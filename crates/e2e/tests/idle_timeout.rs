@@ -1,4 +1,4 @@
-//! With `--idle-timeout` a silent tunnel is reset; without it a tunnel may be silent for ever.
+//! With `--idle-timeout` a silent tunnel is reset; without it a tunnel may stay silent for ever.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use towline_e2e::{admin, bounded, client};
 const LIMIT: Duration = Duration::from_secs(2);
 const FLAG: [&str; 2] = ["--idle-timeout", "2s"];
 
-/// How long a silent tunnel lives without the flag: three of its session's idle timeouts.
+/// How long a tunnel is silent without the flag: three idle timeouts of its session.
 const SILENCE: Duration = Duration::from_secs(3);
 const SHORT_SESSION_TIMEOUT: [&str; 4] =
     ["--quic-idle-timeout", "1s", "--quic-keep-alive", "250ms"];
 
-/// A tunnel that is used now and then says something this often.
+/// A tunnel with a byte now and then sends one this often.
 const TICK: Duration = Duration::from_millis(200);
 
 /// Which program has the flag.
@@ -44,7 +44,7 @@ async fn a_tunnel_with_a_byte_now_and_then_stays_open() {
     bounded(async {
         let certs = Certs::new();
         let echo = Target::echo().await;
-        // Says something now and then, and hears nothing.
+        // Sends a byte now and then, and receives nothing.
         let ticker = Target::start(|mut stream| async move {
             while stream.write_all(b"t").await.is_ok() {
                 sleep(TICK).await;
@@ -96,14 +96,14 @@ async fn a_silent_tunnel_is_reset(by: Where) {
         };
         let mut tunnel = client::tunnel(server.tcp(0), witness.target.address).await;
         echoes(&mut tunnel).await;
-        // The echo came back after the last byte moved that the program saw, by this much at most.
+        // The program saw the last byte before the echo came back, by a tenth of the limit at most.
         let silent_since = Instant::now();
         assert_eq!(end(&mut tunnel).await, End::Reset);
         let silent = silent_since.elapsed();
         assert!(silent > LIMIT.mul_f32(0.9), "reset after {silent:?}");
         assert_eq!(witness.next_end().await, End::Reset);
 
-        // A tunnel of which one half has ended is as silent as any.
+        // The limit holds for a tunnel of which one half has ended, too.
         let deaf = deaf().await;
         let mut half = client::tunnel(server.tcp(0), deaf.address).await;
         half.shutdown().await.expect("a peer that takes the end");
@@ -120,7 +120,7 @@ async fn a_silent_tunnel_is_reset(by: Where) {
     .await;
 }
 
-/// Both, each with flags of its own.
+/// Both programs, each with flags of its own.
 async fn programs(certs: &Certs, server_flags: &[&str], agent_flags: &[&str]) -> (Server, Agent) {
     let server = Server::start(certs, server_flags);
     let agent = Agent::start(certs, server.agents, agent_flags);
@@ -129,7 +129,7 @@ async fn programs(certs: &Certs, server_flags: &[&str], agent_flags: &[&str]) ->
     (server, agent)
 }
 
-/// Takes connections, and says nothing whatever it hears.
+/// Reads, and never sends.
 async fn deaf() -> Target {
     Target::start(|stream| async move {
         let _held = stream;

@@ -1,5 +1,5 @@
-//! The dialer of kube-apiserver, with the very files of `deploy/egress-selector`, over a Unix socket
-//! and over TCP with mutual TLS.
+//! The dialer of kube-apiserver, with the files of `deploy/egress-selector`, over a Unix socket and
+//! over TCP with mutual TLS.
 
 use std::path::Path;
 
@@ -19,19 +19,19 @@ enum Transport {
     Tcp,
 }
 
-/// A server with both listeners, and what the configuration files need of it.
+/// A server with both listeners, and the values for the configuration files.
 struct Proxy {
     certs: Certs,
     folder: TempDir,
     server: Server,
 }
 
-/// Where kube-apiserver's certificates are in the configuration files.
+/// The folder of kube-apiserver's certificates in the configuration files.
 const FOLDER: &str = "/etc/kubernetes/towline";
 
 const BOTH: [Transport; 2] = [Transport::Unix, Transport::Tcp];
 
-/// Longer than any test: what ends a dial before this is not its deadline.
+/// Longer than any test, so that a dial ends for another reason than its deadline.
 const NO_DIAL_LIMIT: [&str; 2] = ["--dial-timeout", "10m"];
 
 #[tokio::test]
@@ -148,8 +148,8 @@ async fn a_target_that_does_not_answer_ends_with_the_dial_deadline() {
     .await;
 }
 
-/// kube-apiserver's dialer does not look at a cancellation once it has reached the proxy: only the
-/// end of its connection, here of its process, can tell the proxy that nobody waits any more.
+/// kube-apiserver's dialer ignores a cancellation once it is connected to the proxy: the proxy sees
+/// only the end of the connection, here that of its process.
 #[tokio::test]
 #[ignore = "needs the programs that `make interop` builds"]
 async fn a_client_that_ends_while_it_dials_leaves_nothing_behind() {
@@ -211,8 +211,8 @@ async fn a_cancelled_dial_goes_on_until_its_process_ends() {
     .await;
 }
 
-/// A target that speaks as soon as it is connected: its bytes may come in one read with the 200,
-/// which is an error to kube-apiserver, and never anything else.
+/// A target that sends as soon as it is connected: its bytes may come in one read with the 200,
+/// which is an error to kube-apiserver; no other error may come.
 #[tokio::test]
 #[ignore = "needs the programs that `make interop` builds"]
 async fn early_bytes_are_whole_or_the_known_error() {
@@ -243,7 +243,7 @@ async fn early_bytes_are_whole_or_the_known_error() {
     .await;
 }
 
-/// Bytes that the target sends of its own accord once the connection is in use, and its end.
+/// Bytes that the target sends unasked once the connection is in use, and its end of file.
 #[tokio::test]
 #[ignore = "needs the programs that `make interop` builds"]
 async fn late_bytes_reach_the_client() {
@@ -312,7 +312,7 @@ impl Proxy {
         }
     }
 
-    /// Both with `flags`.
+    /// A server and an agent, both with `flags`.
     async fn with_agent(flags: &[&str]) -> (Self, Agent) {
         let proxy = Self::start(flags);
         let agent = Agent::start(&proxy.certs, proxy.server.agents, flags);
@@ -320,7 +320,7 @@ impl Proxy {
         (proxy, agent)
     }
 
-    /// What kube-apiserver calls the proxy.
+    /// The proxy's name in the configuration of kube-apiserver.
     fn name(&self, transport: Transport) -> String {
         match transport {
             Transport::Unix => self.folder.path().join("front.sock").display().to_string(),
@@ -333,7 +333,7 @@ impl Proxy {
         self.client_as(&self.certs, transport, flags)
     }
 
-    /// The same, presenting the client certificate of `certs` where there is one to present.
+    /// The same, with the client certificate of `certs` if the transport has one.
     fn client_as(&self, certs: &Certs, transport: Transport, flags: &[&str]) -> Peer {
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/egress-selector");
         let name = self.name(transport);
@@ -368,7 +368,7 @@ impl Proxy {
             .unwrap_or_else(|error| panic!("{error}: {lines:?}"))
     }
 
-    /// The dialer's error for a request that must be refused, without net/http's words around it.
+    /// The dialer's error for a request that must be refused, without the prefix of net/http.
     async fn refused(&self, transport: Transport, address: &str) -> String {
         let outcomes = self.dial(transport, &["-dial", address]).await;
         assert_eq!(outcomes.len(), 1);
@@ -404,7 +404,7 @@ async fn answers(body: &'static str) -> Target {
         let answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
         );
-        // A client that is gone has its own outcome.
+        // The outcome of a client that is gone shows an error here.
         stream.write_all(answer.as_bytes()).await.ok();
         stream.shutdown().await.ok();
         stream.read_to_end(&mut Vec::new()).await.ok();

@@ -1,4 +1,4 @@
-//! Ours and programs of the legacy dialect that share no code with it, in every mixed pair.
+//! Our programs with programs of the legacy dialect that share no code with them, in every pair.
 
 use towline_e2e::interop::Family;
 use towline_e2e::interop_pairs;

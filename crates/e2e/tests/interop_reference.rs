@@ -1,4 +1,4 @@
-//! Ours and gardener/quic-reverse-http-tunnel itself, in every mixed pair.
+//! Our programs with those of gardener/quic-reverse-http-tunnel, in every pair.
 //!
 //! Its programs must be in the folder that `TOWLINE_REFERENCE_DIR` names: `quic-server`,
 //! `quic-client` and `quic-client-tcp`. `make interop` leaves these tests out where it is not set.

@@ -1,4 +1,5 @@
-//! Tunnels go where few are open: agents share the load, and whoever comes late catches up.
+//! Tunnels go to agents with few open streams: agents share the load, and one that joins later
+//! catches up.
 
 use tokio::net::TcpStream;
 use towline_e2e::certs::Certs;
@@ -9,9 +10,9 @@ use towline_e2e::{bounded, client, eventually};
 
 const TUNNELS: usize = 300;
 
-/// How far the agents may be apart when tunnels come one after the other. Of three, the busiest is
-/// never picked while one of the two drawn is less busy, so the gap shrinks geometrically: beyond
-/// 10 its probability is below 10^-6.
+/// The largest difference between agents if tunnels come one after the other. Of two agents drawn,
+/// the one with more tunnels is never picked, so the probability of a gap falls geometrically with
+/// its size: for more than 10 it is below 10^-6.
 const GAP: usize = 10;
 
 async fn agents(certs: &Certs, server: &Server, names: &[&str]) -> Vec<Agent> {
@@ -30,7 +31,7 @@ async fn open(server: &Server, target: &Target, count: usize) -> Vec<TcpStream> 
     tunnels
 }
 
-/// How many tunnels each agent carries, once all are there.
+/// How many tunnels each agent has, once all are open.
 async fn shares(agents: &[Agent], tunnels: usize) -> Vec<usize> {
     let live = || -> Vec<usize> {
         agents
@@ -48,7 +49,7 @@ fn are_even(shares: &[usize]) {
     assert!(gap.is_some_and(|gap| gap <= GAP), "{shares:?}");
 }
 
-/// Everything works at the same time, and everything comes to its end.
+/// All tunnels work at the same time, and all end.
 async fn carry_and_stop(server: Server, agents: Vec<Agent>, mut tunnels: Vec<TcpStream>) {
     for tunnel in &mut tunnels {
         echoes(tunnel).await;
@@ -115,7 +116,7 @@ async fn tunnels_that_end_make_room() {
         let server = Server::start(&certs, &[]);
         let agents = agents(&certs, &server, &["a", "b"]).await;
         let mut tunnels = open(&server, &echo, TUNNELS).await;
-        // Whoever has lost its tunnels gets the next ones.
+        // The agent that has lost its tunnels gets the next ones.
         tunnels.truncate(TUNNELS / 3);
         shares(&agents, TUNNELS / 3).await;
         eventually("streams at the server", TUNNELS / 3, || {

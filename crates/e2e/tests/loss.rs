@@ -1,4 +1,4 @@
-//! All that holds on a good network holds on one that loses, doubles and reorders datagrams.
+//! What holds on a good network holds on one that loses, doubles and reorders datagrams.
 
 use std::net::SocketAddr;
 
@@ -14,12 +14,12 @@ use towline_e2e::{bounded, client};
 /// Sessions that are set up, each with a first flight of two datagrams (ML-KEM keys are long).
 const HANDSHAKES: usize = 40;
 
-/// What goes each way at the same time.
+/// Bytes in each direction at the same time.
 const BULK: usize = 8 * 1024 * 1024;
 
 const TOGETHER: usize = 64;
 
-/// Both programs, and the impairment between them.
+/// Both programs, and the impaired network between them.
 struct Rough {
     server: Server,
     relay: Relay,
@@ -87,7 +87,7 @@ async fn halves_end_one_by_one_and_resets_stay_resets() {
     bounded(async {
         let rough = Rough::start(3).await;
         let proxy = rough.server.tcp(0);
-        // Answers when the question has ended.
+        // Answers after the end of the request.
         let answers = Target::start(|mut stream| async move {
             let mut question = Vec::new();
             stream.read_to_end(&mut question).await.expect("a question");

@@ -1,4 +1,5 @@
-//! Thousands of tunnels, at once and one after the other, and nothing is left of them.
+//! Thousands of tunnels, at the same time and one after the other, leave no descriptor and no
+//! memory behind.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -15,29 +16,29 @@ use towline_e2e::target::Target;
 use towline_e2e::{bounded, client, eventually};
 use towline_service::runtime::run;
 
-/// Tunnels that are open together.
+/// Tunnels that are open at the same time.
 const AT_ONCE: usize = 2_000;
 
 /// Client, server's end, agent's end, target.
 const DESCRIPTORS_EACH: usize = 4;
 
-/// Clients that are on their way in together; the system's queues hold them.
+/// Clients that connect at the same time: no more than the system's queues hold.
 const OPENING: usize = 128;
 
-/// Tunnels one after the other: twice what the reference survives.
+/// Tunnels one after the other: twice as many as the reference survives.
 const IN_A_ROW: usize = 20_000;
 const LANES: usize = 8;
 
-/// Tunnels after which the memory of the process is what it will be.
+/// Tunnels after which the memory of the process is stable.
 const WARM: usize = 4_000;
 
-/// What memory may grow by while the rest come and go: 1 KiB a tunnel would be twice as much.
+/// Bytes by which memory may grow meanwhile: 1 KiB a tunnel would be twice as much.
 const GROWTH: usize = 8 * 1024 * 1024;
 
-// One after the other, for they count the descriptors and the memory of the process.
+// One after the other, because they count the descriptors and the memory of the process.
 #[test]
 fn thousands_of_tunnels_leave_nothing_behind() {
-    // As a program runs: with as many descriptors as there are to have.
+    // As a program runs: with the descriptor limit raised.
     let body = async {
         bounded(at_once()).await;
         bounded(in_a_row()).await;
@@ -103,7 +104,7 @@ async fn open(entry: Arc<Semaphore>, proxy: SocketAddr, target: SocketAddr) -> T
     client::tunnel(proxy, target).await
 }
 
-/// So many short tunnels in each lane.
+/// Opens this many short tunnels in each lane.
 async fn lanes(tunnels: usize, proxy: SocketAddr, target: SocketAddr) {
     let mut lanes = JoinSet::new();
     for _ in 0..LANES {

@@ -1,4 +1,4 @@
-//! Whoever writes and closes at once is heard to the last byte, in either direction.
+//! What a peer writes before it closes arrives to the last byte, in either direction.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ const TRANSFERS: u64 = 500;
 /// Transfers at the same time.
 const LANES: u64 = 8;
 
-/// From nothing to several times what any buffer or window on the way starts with.
+/// From nothing to several times the initial size of any buffer or window on the way.
 const LONGEST: usize = 300 * 1024;
 
-/// More than all the buffers that Linux grows for one connection take.
+/// More than all buffers of one connection hold after Linux has grown them.
 const LATE: usize = 24 * 1024 * 1024;
 
 #[tokio::test]
@@ -30,7 +30,7 @@ async fn what_a_target_writes_before_it_closes_arrives() {
     bounded(async {
         let certs = Certs::new();
         let (server, agent) = pair(&certs, &[]).await;
-        // Says what belongs to the number it is given, and closes.
+        // Sends the bytes of the number that it reads, and closes.
         let target = Target::start(|mut stream| async move {
             let number = stream.read_u64().await.unwrap();
             stream.write_all(&bytes(number)).await.unwrap();
@@ -88,7 +88,7 @@ async fn neither_tls_nor_a_unix_socket_loses_a_byte() {
                 let mut tunnel = ways.tunnel(way, listens.address).await;
                 tunnel.write_u64(number).await.unwrap();
                 tunnel.write_all(&bytes(number)).await.unwrap();
-                // TLS says its end itself: without these words a close is a cut.
+                // TLS ends with close_notify: without it a close is a truncation.
                 tunnel.shutdown().await.unwrap();
                 drop(tunnel);
                 assert_eq!(heard.recv().await.unwrap(), Ok(number), "{way:?}");
@@ -99,8 +99,8 @@ async fn neither_tls_nor_a_unix_socket_loses_a_byte() {
     .await;
 }
 
-/// Only a reader who comes late fills every buffer on the way, so that each end has to keep what
-/// its socket does not take.
+/// A reader that starts late lets every buffer on the way fill up, so that each end has to keep
+/// what its socket does not take.
 #[tokio::test]
 async fn readers_that_start_late_miss_nothing() {
     bounded(async {
@@ -132,7 +132,7 @@ async fn readers_that_start_late_miss_nothing() {
             let mut tunnel = ways.tunnel(way, says.address).await;
             let stalled = || ways.server.tunnels.traffic().stalled;
             eventually("tunnels whose client takes nothing", 1, stalled).await;
-            // The other half goes on meanwhile.
+            // The other direction goes on meanwhile.
             let passed = || ways.server.tunnels.traffic().to_target;
             let more = passed() + 1;
             tunnel.write_all(b"!").await.unwrap();
@@ -162,7 +162,7 @@ async fn readers_that_start_late_miss_nothing() {
     .await;
 }
 
-/// Asks for the bytes of `number` and closes when they have ended.
+/// Asks for the bytes of `number`, reads them to their end, and closes.
 async fn download(proxy: SocketAddr, target: SocketAddr, number: u64) {
     let mut tunnel = client::tunnel(proxy, target).await;
     tunnel.write_u64(number).await.expect("a tunnel");
@@ -178,7 +178,7 @@ async fn upload(proxy: SocketAddr, target: SocketAddr, number: u64) {
     tunnel.write_all(&bytes(number)).await.expect("a tunnel");
 }
 
-/// A target that tells the number of every upload which came whole, or what was wrong with it.
+/// A target that reports the number of every complete upload, or what was wrong with it.
 async fn listens() -> (Target, mpsc::UnboundedReceiver<Result<u64, String>>) {
     let (tell, heard) = mpsc::unbounded_channel();
     let target = Target::start(move |stream| {
@@ -205,7 +205,7 @@ async fn hear(mut stream: TcpStream) -> Result<u64, String> {
     }
 }
 
-/// Does every transfer, so many at the same time.
+/// Does every transfer, [`LANES`] at the same time.
 async fn in_lanes<F>(transfer: impl Fn(u64) -> F + Clone + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -224,7 +224,7 @@ where
     }
 }
 
-/// What is transferred under this number: each length and content its own, the same in every run.
+/// The bytes of a transfer: length and content differ by number, and are the same in every run.
 fn bytes(number: u64) -> Vec<u8> {
     let mut lengths = Rng::with_seed(number);
     let length = match number {

@@ -1,5 +1,5 @@
-//! What an operator sees after a mixed load: metrics that add up, one access-log line for each
-//! tunnel, and neither payload nor secret in any log.
+//! Metrics and logs after a mixed load: the metrics add up, each tunnel has one access-log line,
+//! and no log contains payload or secrets.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -17,7 +17,7 @@ use towline_e2e::process::{Line, Process};
 use towline_e2e::target::{BlackHole, Closed, Target};
 use towline_e2e::{admin, bounded, client};
 
-/// Stands in every payload and in every head's secret parts.
+/// Part of every payload and of the secret parts of every head.
 const MARKER: &str = "pAyLoAd-MaRkEr";
 
 const FINISHED: usize = 20;
@@ -25,10 +25,10 @@ const RAW: usize = 5;
 const REFUSED: usize = 3;
 const RESET: usize = 2;
 
-/// A program without anything to do ends within its farewells.
+/// An idle program ends within the limit of its connection closes.
 const STOP: Duration = Duration::from_secs(10);
 
-/// The three programs at their most talkative.
+/// The three programs with the log level `debug`.
 struct Programs {
     certs: Certs,
     server: Process,
@@ -39,7 +39,7 @@ struct Programs {
     raw: SocketAddr,
 }
 
-/// What a load was, by the clients' addresses: outcome, bytes to the target and to the client.
+/// The load, by the clients' addresses: outcome, bytes to the target and to the client.
 #[derive(Debug, Default)]
 struct Load {
     tunnels: HashMap<String, (&'static str, u64, u64)>,
@@ -75,7 +75,7 @@ impl Programs {
         }
     }
 
-    /// Waits until everything that the load left behind is gone, then scrapes all three.
+    /// Waits until the load has ended everywhere, then scrapes all three.
     async fn scrape(&self) -> [Metrics; 3] {
         let server = self.server.admin().await;
         let at_rest = admin::metrics_become("a server at rest", server, |metrics| {
@@ -94,7 +94,7 @@ impl Programs {
         [server, agent.await, agent_tcp.await]
     }
 
-    /// Stops all three; their logs are whole then.
+    /// Stops all three, and returns their complete logs.
     async fn stop(mut self) -> [Vec<Line>; 3] {
         for program in [&mut self.agent_tcp, &mut self.agent, &mut self.server] {
             program.terminate().await;
@@ -127,7 +127,7 @@ impl Load {
         load.refused(programs, "towline.invalid:80", "dns").await;
         load.cancelled(programs).await;
         load.unread(programs).await;
-        // Leaves without a word.
+        // Disconnects without sending anything.
         let mut silent = load.connected(programs.proxy).await;
         silent.shutdown().await.unwrap();
         end(&mut silent).await;
@@ -166,7 +166,7 @@ impl Load {
         assert!(got == sent, "{} of {size} bytes, or others", got.len());
     }
 
-    /// Cut by the client, and cut by the target.
+    /// Tunnels that the client resets, and tunnels that the target resets.
     async fn resets(&mut self, programs: &Programs) {
         for _ in 0..RESET {
             let mut stream = self.tunnel(programs, programs.echo.address).await;
@@ -198,7 +198,7 @@ impl Load {
         assert_eq!(answer.status, 502, "{}", answer.head);
     }
 
-    /// Hangs up while the agent dials a target that never answers.
+    /// Disconnects while the agent dials a target that never answers.
     async fn cancelled(&mut self, programs: &Programs) {
         let hole = BlackHole::new();
         let mut stream = self.connected(programs.proxy).await;
@@ -222,7 +222,7 @@ impl Load {
         .await;
     }
 
-    /// Heads that are no request for a tunnel.
+    /// Heads that do not ask for a tunnel.
     async fn unread(&mut self, programs: &Programs) {
         for (status, head) in [
             (
@@ -245,7 +245,7 @@ impl Load {
         }
     }
 
-    /// How many tunnels had each outcome, on this kind of tunnel.
+    /// How many tunnels of this kind had each outcome.
     fn outcomes(&self) -> BTreeMap<String, f64> {
         let mut outcomes = BTreeMap::new();
         for (outcome, ..) in self.tunnels.values() {
@@ -369,7 +369,7 @@ fn server_adds_up(server: &Metrics, load: &Load) {
     let opened = count(FINISHED + RAW + RESET + 1);
     assert_eq!(value("open_seconds_count"), opened);
     assert_eq!(value("tunnel_seconds_count"), opened);
-    // Every answer of an agent, yes or no.
+    // Every answer of an agent, whether it grants or refuses.
     assert_eq!(value("answer_seconds_count"), opened + count(REFUSED + 1));
     assert!(value("open_seconds_sum") > 0.0 && value("tunnel_seconds_sum") > 0.0);
     for name in ["udp_receive_buffer_bytes", "udp_send_buffer_bytes"] {
@@ -534,7 +534,7 @@ fn read_tunnel(event: &Value) -> (String, u64, u64) {
     (outcome, bytes("bytes_to_target"), bytes("bytes_to_client"))
 }
 
-/// The status of a line about a request that could not be read.
+/// The status in a line about a request that could not be parsed.
 fn read_refused(event: &Value) -> u16 {
     for name in ["timestamp", "listener", "outcome", "reason"] {
         assert!(
@@ -556,7 +556,7 @@ async fn no_payload_and_no_secret_is_logged() {
         for file in ["server-key.pem", "agent-key.pem", "client-key.pem"] {
             let key = std::fs::read_to_string(programs.certs.path(file)).unwrap();
             let lines = key.lines().filter(|line| !line.starts_with("-----"));
-            // The first line begins as every key of the kind does, and still is not for logs.
+            // The first line begins alike in all keys of a kind, and must not be logged either.
             secrets.extend(lines.map(str::to_owned));
         }
         assert!(secrets.len() > 6);
@@ -570,7 +570,7 @@ async fn no_payload_and_no_secret_is_logged() {
             };
             assert!(
                 log.iter().filter(debug).count() > 0,
-                "{program} says all it can"
+                "{program} logs at the level debug"
             );
             for line in &log {
                 assert!(line.event.is_some(), "{program}: no JSON: {}", line.text);
@@ -588,7 +588,7 @@ async fn sessions_are_counted_from_admission_to_end() {
     bounded(async {
         let mut programs = Programs::start().await;
         let page = programs.server.admin().await;
-        // Shows a certificate of an authority that nobody here trusts.
+        // Its certificate is of an authority that the server does not trust.
         let stranger = Certs::new();
         let agents = programs.server.address("agents").await;
         let stranger = Process::agent(&stranger, agents, &[]);
@@ -618,7 +618,7 @@ async fn sessions_are_counted_from_admission_to_end() {
             metrics.find("towline_server_sessions_admitted_total", &[]),
             Some(2.0)
         );
-        // What is said of a session goes with it.
+        // The metrics of a session end with it.
         assert_eq!(
             metrics
                 .by("towline_server_session_mtu_bytes", "agent")

@@ -1,4 +1,4 @@
-//! Raw listeners: bytes as they come, to the upstream of an agent-tcp or to one fixed target.
+//! Raw listeners: bytes without a request, to the upstream of an agent-tcp or to one fixed target.
 
 use std::io;
 
@@ -83,13 +83,13 @@ async fn without_an_agent_that_serves_it_a_connection_is_reset() {
         let unix = format!("raw=unix://{}", certs.flag("raw.sock"));
         let listen = [&RAW[..], &["--listen", &unix]].concat();
         let server = Server::try_start(&certs, &listen).unwrap();
-        // An agent of the other kind is of no help.
+        // An agent of the other kind does not serve it.
         let agent = Agent::start(&certs, server.agents, &[]);
         server.has_sessions(1).await;
         let mut stream = TcpStream::connect(server.tcp(0)).await.unwrap();
         let error = stream.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-        // A Unix socket knows no reset.
+        // A Unix socket has no reset.
         let mut stream = UnixStream::connect(server.unix(1)).await.unwrap();
         let mut said = Vec::new();
         stream.read_to_end(&mut said).await.unwrap();
@@ -125,7 +125,7 @@ async fn each_half_ends_alone() {
     bounded(async {
         let certs = Certs::new();
         let (tell, mut heard) = mpsc::channel(1);
-        // Ends its half at once, and listens to the end of the other.
+        // Ends its half at once, and reads the other to its end.
         let target = Target::start(move |mut stream| {
             let tell = tell.clone();
             async move {
@@ -179,7 +179,7 @@ async fn bytes_sent_before_the_upstream_is_dialed_are_kept() {
         agent.is_ready().await;
         server.has_sessions(1).await;
         let mut stream = TcpStream::connect(server.tcp(0)).await.unwrap();
-        // Even the end of the client's half comes before there is an upstream.
+        // The end of the client's half comes before the upstream is connected, too.
         stream.write_all(&[b'x'; 10_000]).await.unwrap();
         stream.shutdown().await.unwrap();
         let open = || server.registry.snapshot()[0].session.open_streams();
@@ -207,7 +207,7 @@ async fn echoes(stream: &mut TcpStream) {
     assert_eq!(&answer, b"ping");
 }
 
-/// Says how many bytes came, once they have ended.
+/// Sends the number of bytes that it has read to the end.
 async fn counts(mut stream: TcpStream) {
     let counted = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     let counted = counted.expect("an end of file");

@@ -1,4 +1,4 @@
-//! Every no of the design's table, by what really causes it: status, Proxy-Status, words, deadline.
+//! Every refusal, by its real cause: status, Proxy-Status, text and deadline.
 
 use std::io;
 use std::net::SocketAddr;
@@ -114,7 +114,7 @@ async fn a_tls_client_on_the_plain_port_fails_at_once() {
         let (server, agent) = pair(&certs, &[]).await;
         let hello = client::tls(&certs.connector(true), server.tcp(0)).await;
         let error = hello.unwrap_err();
-        // The 400 in the clear, which no TLS record begins with.
+        // The 400 comes without TLS, and no TLS record begins like it.
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
         let echo = Target::echo().await;
         goes_on(server, agent, echo).await;
@@ -137,7 +137,7 @@ async fn heads_that_are_too_large_are_431() {
             let words = "head has more than 16384 bytes or 64 header lines";
             is(&refused, 431, Some("http_request_error"), words);
         }
-        // What just fits is served.
+        // A head of the largest size is served.
         let mut fits = start + "X: ";
         fits.push_str(&"x".repeat(16 * 1024 - 4 - fits.len()));
         fits.push_str("\r\n\r\n");
@@ -162,7 +162,7 @@ async fn a_head_that_is_not_complete_in_time_is_408() {
             is(&refused, 408, None, "request head was not complete in time");
             in_time(began, Duration::from_millis(700));
         }
-        // The deadline is that of the whole head: bytes do not put it off.
+        // The deadline is for the whole head: further bytes do not extend it.
         let began = Instant::now();
         let mut stream = TcpStream::connect(server.tcp(0)).await.unwrap();
         let (mut read, mut write) = stream.split();
@@ -196,7 +196,7 @@ async fn without_an_agent_it_is_503_at_once() {
         let error = Some("destination_unavailable");
         is(&refused, 503, error, "no agent is connected");
         assert_eq!(refused.answer.header("Retry-After"), Some("1"));
-        // Agents of the other kind, and agents that have left, are no agents for this.
+        // Agents of the other kind and agents that have left do not count.
         let raw = Agent::start_tcp(&certs, server.agents, ([127, 0, 0, 1], 1).into(), &[]);
         server.has_sessions(1).await;
         is(
@@ -235,7 +235,7 @@ async fn targets_that_cannot_be_reached_are_502() {
             Some("dns_error"),
             "look up nowhere.invalid: ",
         );
-        // TCP leads to no broadcast address.
+        // TCP does not connect to a broadcast address.
         let refused = client::refused(server.tcp(0), "255.255.255.255:1").await;
         let words = "dial 255.255.255.255:1: network unreachable";
         is(&refused, 502, Some("destination_ip_unroutable"), words);
@@ -254,7 +254,7 @@ async fn a_target_that_does_not_answer_is_504_within_the_dial_timeout() {
         let took = began.elapsed();
         let words = format!("dial {}: no answer in ", hole.address);
         is(&refused, 504, Some("connection_timeout"), &words);
-        // The agent is told whole milliseconds; a second later the server would not have waited.
+        // The agent gets whole milliseconds; the server would give up a second later.
         let bounds = Duration::from_millis(990)..Duration::from_secs(2);
         assert!(bounds.contains(&took), "{took:?}");
         goes_on(server, agent, echo).await;
@@ -297,7 +297,7 @@ async fn a_session_that_dies_before_the_answer_is_502_at_once() {
         let words = "session ended before the agent answered";
         is(&refused, 502, Some("connection_terminated"), words);
         let took = began.elapsed();
-        assert!(took < Duration::from_secs(10), "the dial timeout: {took:?}");
+        assert!(took < Duration::from_secs(10), "not at once: {took:?}");
         server.is_at_rest().await;
         server.stop().await;
     })
@@ -353,7 +353,7 @@ async fn a_session_at_its_tunnel_limit_is_503_until_a_tunnel_ends() {
         let refused = client::refused(server.tcp(0), echo.address).await;
         let error = Some("connection_limit_reached");
         is(&refused, 503, error, "the session's tunnels are used up");
-        // Another agent takes what the first cannot.
+        // Another agent serves what the first cannot.
         let flags = [&one[..], &["--agent-id", "other"]].concat();
         let other = Agent::start(&certs, server.agents, &flags);
         server.has_sessions(2).await;
@@ -366,7 +366,7 @@ async fn a_session_at_its_tunnel_limit_is_503_until_a_tunnel_ends() {
         );
         drop((first, second));
         server.is_at_rest().await;
-        // The grant comes back with the next packets.
+        // The stream limit is raised again by one of the next packets.
         loop {
             let (_, answer) = client::connect(server.tcp(0), echo.address).await.unwrap();
             if answer.status == 200 {
@@ -456,7 +456,7 @@ async fn a_refusal_of_an_agent_reaches_the_client_with_its_reason_and_text() {
             let refused = client::refused(server.tcp(0), target).await;
             let (status, error) = match reason.proxy_error() {
                 Some(error) => (reason.status(), error),
-                // A server never gives an agent cause to say these: something is wrong with us.
+                // A server never causes these at an agent: they are an internal error.
                 None => (500, "proxy_internal_error"),
             };
             is(&refused, status, Some(error), "as asked for");
@@ -496,7 +496,7 @@ async fn unusual_but_valid_heads_are_served() {
         let (server, agent, echo) = trio(&[]).await;
         let target = echo.address;
         for head in [
-            // kube-apiserver's host never matches its target.
+            // The Host of kube-apiserver never matches its target.
             format!("CONNECT {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
             format!("CONNECT {target} HTTP/1.1\r\n\r\n"),
             format!("CONNECT {target} HTTP/1.0\r\n\r\n"),
@@ -540,7 +540,7 @@ async fn trio(flags: &[&str]) -> (Server, Agent, Target) {
     (server, agent, Target::echo().await)
 }
 
-/// Whatever was refused, nothing is left of it and the next client is served.
+/// After a refusal nothing is left of the request, and the next client is served.
 async fn goes_on(server: Server, agent: Agent, echo: Target) {
     let mut tunnel = client::tunnel(server.tcp(0), echo.address).await;
     tunnel.write_all(b"!").await.expect("a tunnel");
@@ -564,12 +564,12 @@ fn is(refused: &Refused, status: u16, error: Option<&str>, words: &str) {
     assert_eq!(*body, format!("proxy-server: {phrase}\n"));
 }
 
-/// This deadline was waited for, and not the ten seconds that hold where no flag says otherwise.
+/// The wait was as long as this deadline, and shorter than the default of ten seconds.
 #[track_caller]
 fn in_time(began: Instant, deadline: Duration) {
     let took = began.elapsed();
-    assert!(took >= deadline, "early: {took:?}");
-    assert!(took < Duration::from_secs(10), "late: {took:?}");
+    assert!(took >= deadline, "too early: {took:?}");
+    assert!(took < Duration::from_secs(10), "too late: {took:?}");
 }
 
 /// How many streams each session has.
@@ -581,7 +581,7 @@ fn streams(server: &Server) -> Vec<usize> {
         .collect()
 }
 
-/// An agent that answers as the host of the target tells it to.
+/// An agent that answers what the host of the target names.
 #[derive(Debug, Clone)]
 struct ScriptedAgent(Tunnels);
 
@@ -591,7 +591,7 @@ impl Serve for ScriptedAgent {
     async fn serve(&self, mut stream: TunnelStream, _dialect: Dialect) {
         let request = stream.read_request().await.expect("a head");
         let Host::Name(host) = request.target.host else {
-            panic!("an address says nothing");
+            panic!("an address names no answer");
         };
         let told = Reason::ALL
             .into_iter()
@@ -610,7 +610,7 @@ impl Serve for ScriptedAgent {
     }
 }
 
-/// Runs such an agent until what comes back is dropped.
+/// Runs such an agent until the returned set is dropped.
 fn scripted_agent(certs: &Certs, server: SocketAddr) -> JoinSet<()> {
     let server = server.to_string();
     let [ca, cert, key] = ["ca.pem", "agent.pem", "agent-key.pem"].map(|file| certs.flag(file));

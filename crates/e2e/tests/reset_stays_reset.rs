@@ -1,4 +1,4 @@
-//! A cut is never mistaken for an end: a reset on one side is a reset on the other.
+//! A reset on one side of a tunnel is a reset on the other, and never looks like an end of file.
 
 use std::io;
 
@@ -11,10 +11,10 @@ use towline_e2e::client::{self, Connection, Way, Ways};
 use towline_e2e::programs::pair;
 use towline_e2e::target::Target;
 
-/// How a connection ended for who read it to the end.
+/// How a connection ended, as its reader sees it.
 type End = Result<(), io::ErrorKind>;
 
-/// Enough to be still on its way when the cut comes.
+/// Enough to be in flight when the reset comes.
 const LONG: usize = 100_000;
 
 const RESET: End = Err(io::ErrorKind::ConnectionReset);
@@ -23,7 +23,7 @@ const RESET: End = Err(io::ErrorKind::ConnectionReset);
 async fn a_target_that_resets_is_a_reset_for_the_client() {
     bounded(async {
         let ways = Ways::start(&[]).await;
-        // Is in the middle of its answer when it breaks down.
+        // Resets the connection in the middle of its answer.
         let target = Target::start(|mut stream| async move {
             stream.write_all(&vec![b'a'; LONG]).await.unwrap();
             assert_eq!(stream.read_u8().await.unwrap(), b'!');
@@ -46,8 +46,8 @@ async fn a_target_that_resets_is_a_reset_for_the_client() {
     .await;
 }
 
-/// TLS ends with the words "close notify"; a connection that ends without them was cut. The reset
-/// of TCP below may or may not come before the end of what was read.
+/// TLS ends with `close_notify`; a connection that ends without it is truncated. The reset of TCP
+/// below it may or may not come before the reader has read everything.
 const CUT: [io::ErrorKind; 2] = [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_tls_client_that_is_cut_off_is_a_reset_for_the_target() {
             assert_eq!(answer.status, 200, "{}", answer.head);
             tunnel.write_all(&vec![b'a'; LONG]).await.unwrap();
             tunnel.flush().await.unwrap();
-            // TCP ends in good order; TLS does not.
+            // TCP ends with an end of file; TLS ends without `close_notify`.
             let (mut tcp, _tls) = tunnel.into_inner();
             tcp.shutdown().await.unwrap();
             assert_eq!(ends.recv().await.unwrap(), RESET);
@@ -98,7 +98,7 @@ async fn a_client_that_takes_no_more_is_a_reset_for_the_target() {
     bounded(async {
         let ways = Ways::start(&[]).await;
         let (tell, mut ends) = mpsc::channel(1);
-        // Talks until it is stopped.
+        // Sends until the write fails.
         let target = Target::start(move |mut stream| {
             let tell = tell.clone();
             async move {
@@ -115,7 +115,7 @@ async fn a_client_that_takes_no_more_is_a_reset_for_the_target() {
             let mut tunnel = ways.tunnel(way, target.address).await;
             tunnel.read_exact(&mut vec![0; LONG]).await.unwrap();
             drop(tunnel);
-            // What a write says depends on whether a reset came before it or during it.
+            // The error of a write depends on whether the reset came before it or during it.
             let end = ends.recv().await.unwrap();
             let cut = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
             assert!(cut.contains(&end), "{way:?}: {end:?}");
@@ -168,7 +168,7 @@ async fn a_server_that_stops_resets_what_does_not_end() {
             match way {
                 Way::Tcp => assert_eq!(end, RESET),
                 Way::Tls => assert!(CUT.contains(&end.unwrap_err()), "{end:?}"),
-                // The next test says why.
+                // The next test gives the reason.
                 Way::Unix => assert_eq!(end, Ok(())),
             }
             assert_eq!(ends.recv().await.unwrap(), RESET, "{way:?}");
@@ -178,8 +178,8 @@ async fn a_server_that_stops_resets_what_does_not_end() {
     .await;
 }
 
-/// The documented limit: a Unix socket has no reset, so a client that must know needs an end in
-/// what it reads (as TLS, HTTP and every kubectl protocol have).
+/// A documented limit: a Unix socket has no reset, so a client that must tell needs a protocol
+/// that marks its end, as TLS, HTTP and every protocol of kubectl do.
 #[tokio::test]
 async fn a_unix_socket_shows_a_cut_as_an_end() {
     bounded(async {
@@ -201,7 +201,7 @@ async fn a_unix_socket_shows_a_cut_as_an_end() {
     .await;
 }
 
-/// A target that tells how each of its connections ended.
+/// A target that reports how each of its connections ended.
 async fn listens() -> (Target, mpsc::Receiver<End>) {
     let (tell, ends) = mpsc::channel(8);
     let target = Target::start(move |mut stream| {

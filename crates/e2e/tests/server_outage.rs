@@ -1,5 +1,5 @@
-//! A server that is killed and comes back has its agents again; servers that are not there do not
-//! disturb those that are; an agent without any says so.
+//! Agents reconnect to a server that is killed and restarted; unreachable servers do not disturb
+//! reachable ones; an agent without a session reports the reason.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -13,26 +13,25 @@ use towline_e2e::programs::{Agent, Server};
 use towline_e2e::target::Target;
 use towline_e2e::{admin, bounded, client};
 
-/// A dead server is noticed within the idle timeout of 8 s, and no later than this.
+/// A dead server is detected within the idle timeout of 8 s, and no later than this.
 const NOTICED: Duration = Duration::from_secs(10);
 
-/// A short wait for dials that lead nowhere, and more than a loaded machine needs for one that
-/// leads somewhere.
+/// Short for dials that fail, and longer than a successful one takes on a loaded machine.
 const SHORT_HANDSHAKE: [&str; 2] = ["--quic-handshake-timeout", "1s"];
 
-/// A server that can be started again where it was. Its loopback address is its own, so that no
-/// connection of another test gets its ports meanwhile.
+/// A server that can be started again on the same ports. Its loopback address is its own, so that
+/// no connection of another test takes its ports meanwhile.
 struct RestartableServer {
     certs: Certs,
     server: Process,
-    /// Where it listens: CONNECT, raw, agents.
+    /// Its addresses: CONNECT, raw, agents.
     addresses: [SocketAddr; 3],
 }
 
 // === impl RestartableServer ===
 
 impl RestartableServer {
-    /// The name that the agents must ask its certificate for.
+    /// The name that the agents must expect in its certificate.
     const NAME: [&str; 2] = ["--server-name", "localhost"];
 
     async fn start() -> Self {
@@ -86,7 +85,7 @@ impl RestartableServer {
     }
 }
 
-/// A server where nobody ever answers.
+/// An address of a server that never answers.
 async fn black_hole() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
     let address = socket.local_addr().expect("an address");
@@ -115,7 +114,7 @@ async fn agents_return_to_a_restarted_server() {
         echoes(&mut live).await;
 
         let server = RestartableServer::restart(server.kill().await).await;
-        // What the agent carried for the dead server is cut, not finished.
+        // The agent resets the tunnels of the dead server.
         let end = timeout(NOTICED, witness.next_end()).await;
         assert_eq!(end, Ok(End::Reset));
         for kind in ["Connect", "Passthrough"] {
@@ -141,7 +140,7 @@ async fn an_agent_is_not_ready_without_a_session_and_says_why() {
         let reason = format!("no session to {address} ({address}: no answer within");
         let is = |page: &admin::Page| page.status == 503 && page.body.contains(&reason);
         admin::becomes(page, "/readyz", is).await;
-        // It lives: a restart would not help.
+        // It is live: a restart would not help.
         assert_eq!(admin::get(page, "/livez").await.unwrap().status, 200);
         let line = ["healthcheck", "--admin-listen", &page.to_string()];
         let checked = process::run("proxy-agent", &line, &[]).await;
@@ -168,7 +167,7 @@ async fn readiness_goes_and_comes_with_the_session() {
     .await;
 }
 
-/// The flags put the bad server in front of the good one.
+/// The flags name the bad server before the good one.
 async fn is_not_disturbed_by(bad: &str, phase: &str) {
     let certs = Certs::new();
     let echo = Target::echo().await;
@@ -214,6 +213,6 @@ async fn a_black_hole_does_not_disturb_the_other_server() {
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve_does_not_disturb_the_other_server() {
-    // RFC 6761 keeps `invalid` out of every name server.
+    // No name server resolves `invalid` (RFC 6761).
     bounded(is_not_disturbed_by("towline.invalid:8888", "resolve")).await;
 }

@@ -1,5 +1,5 @@
-//! A shutdown in order: not ready, no new tunnels, live ones finish or are reset at the deadline,
-//! exit 0; a second signal does not wait.
+//! The shutdown: not ready, no new tunnels, live ones finish or are reset at the deadline, exit 0.
+//! A second signal ends the program at once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,8 +13,8 @@ use towline_e2e::endings::{End, Witness, echoes, end};
 use towline_e2e::process::Process;
 use towline_e2e::{admin, bounded, client, eventually};
 
-/// What a program may take to end once nothing is left to wait for: its farewells take 2 s each at
-/// the most, the default drain 30 s.
+/// The time in which a program ends once no tunnel is left: closing its connections takes 2 s each
+/// at most, the default drain 30 s.
 const PROMPT: Duration = Duration::from_secs(10);
 
 /// A drain that a test can wait for.
@@ -26,7 +26,7 @@ struct Chain {
     witness: Witness,
     server: Process,
     agent: Process,
-    /// Where clients ask the server for tunnels.
+    /// The server's CONNECT listener.
     proxy: SocketAddr,
 }
 
@@ -56,13 +56,13 @@ impl Chain {
     }
 }
 
-/// Ends a tunnel to an echo as a client that is done does.
+/// Ends a tunnel to an echo from the client's side.
 async fn finish(mut tunnel: TcpStream) {
     tunnel.shutdown().await.expect("a tunnel that is there");
     assert_eq!(end(&mut tunnel).await, End::Finished);
 }
 
-/// Waits until nobody listens there.
+/// Waits until connections are refused there.
 async fn is_closed(address: SocketAddr) {
     let deadline = Instant::now() + PROMPT;
     loop {
@@ -88,7 +88,7 @@ async fn a_stopping_server_lets_its_tunnels_finish() {
         let mut chain = Chain::start(&["--listen", &listen], &[]).await;
         let page = chain.server.admin().await;
         admin::is_ready(page).await;
-        // Accepted before the tunnel behind it, and still without a request when the drain begins.
+        // Accepted before the tunnel below, and still without a request when the drain begins.
         let mut undecided = TcpStream::connect(chain.proxy).await.unwrap();
         let mut live = chain.tunnel().await;
         let mut local = UnixStream::connect(&socket).await.unwrap();

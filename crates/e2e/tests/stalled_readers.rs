@@ -1,4 +1,5 @@
-//! Readers that stop reading do not slow the others, and what they pin ends at the budget.
+//! Readers that stop reading do not slow the others, and the memory that they hold is bounded by
+//! the budget.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,20 +15,20 @@ use towline_e2e::programs::{Agent, Server, pair};
 use towline_e2e::target::Target;
 use towline_e2e::{admin, bounded, client, eventually};
 
-/// Readers that stop; the reference stands still with four.
+/// Readers that stop reading; four of them block the reference.
 const STALLED: usize = 4;
 
-/// What a tunnel pins at most.
+/// The memory that a tunnel holds at most, in bytes.
 const WINDOW: u64 = 2 * 1024 * 1024;
 
-/// A window counts as used up with this much on its way: credit is given back in eighths.
+/// A window counts as used up with this many bytes in flight: credit is returned in eighths.
 const USED_UP: u64 = WINDOW / 8 * 7;
 
-/// Windows that fit into the budget of the tests with one.
+/// Windows that fit into [`BUDGET`].
 const AFFORDED: usize = 3;
 const BUDGET: [&str; 2] = ["--stall-budget", "6MiB"];
 
-/// What the fifth moves each time.
+/// Bytes of each transfer of the fifth.
 const BULK: usize = 64 * 1024 * 1024;
 
 #[tokio::test]
@@ -141,7 +142,7 @@ async fn clients_that_never_read_end_at_the_budget_the_longest_stalled_first() {
         }
         for overloads in 1..=2 {
             stuck.push(asleep(server.tcp(0), endless.address).await);
-            // Not before it is so: who is read from is not stalled any more.
+            // One after the other, because reading from a client ends its stall.
             eventually("resets for the budget", overloads, || {
                 server.tunnels.traffic().overloads
             })
@@ -149,7 +150,7 @@ async fn clients_that_never_read_end_at_the_budget_the_longest_stalled_first() {
             assert_eq!(end(&mut stuck.remove(0)).await, End::Reset);
             downloads_stall(&server, &agent, AFFORDED).await;
         }
-        // The others still have what was on its way to them, and more.
+        // The others still get what was in flight to them, and more.
         let mut bytes = vec![0; 8 * 1024 * 1024];
         for tunnel in &mut stuck {
             tunnel.read_exact(&mut bytes).await.unwrap();
@@ -202,7 +203,7 @@ async fn targets_that_never_read_end_at_the_budget_the_longest_stalled_first() {
     .await;
 }
 
-/// A client that has got its tunnel and never reads; its buffer stays as small as it is.
+/// A client with a tunnel that never reads; its receive buffer does not grow.
 async fn asleep(proxy: SocketAddr, target: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(64 * 1024).expect("a socket");
@@ -218,7 +219,7 @@ async fn floods(stream: &mut TcpStream) -> End {
     let mut answer = [0; 1];
     let (mut read, mut write) = stream.split();
     loop {
-        // A reset is told once: whoever hears of it first has to say so.
+        // The system reports a reset once, to a read or to a write.
         let failed = tokio::select! {
             biased;
             read = read.read(&mut answer) => match read {
@@ -235,7 +236,7 @@ async fn floods(stream: &mut TcpStream) -> End {
     }
 }
 
-/// Waits until so many clients take nothing and their windows are used up.
+/// Waits until this many clients are stalled and their windows are used up.
 async fn downloads_stall(server: &Server, agent: &Agent, count: usize) {
     eventually("stalled clients, windows used up", (count, true), || {
         let (near, far) = (server.tunnels.traffic(), agent.tunnels.traffic());
@@ -245,7 +246,7 @@ async fn downloads_stall(server: &Server, agent: &Agent, count: usize) {
     .await;
 }
 
-/// Waits until so many targets take nothing and their windows are used up.
+/// Waits until this many targets are stalled and their windows are used up.
 async fn uploads_stall(server: &Server, agent: &Agent, count: usize) {
     eventually("stalled targets, windows used up", (count, true), || {
         let (near, far) = (server.tunnels.traffic(), agent.tunnels.traffic());
@@ -259,7 +260,7 @@ fn windows(count: usize) -> u64 {
     u64::try_from(count).expect("a small number") * USED_UP
 }
 
-/// The best of three, for the machine has other things to do as well.
+/// The shortest of three runs, because other processes share the machine.
 async fn quickest(mut run: impl AsyncFnMut()) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..3 {
@@ -270,7 +271,8 @@ async fn quickest(mut run: impl AsyncFnMut()) -> Duration {
     best
 }
 
-/// Windows that others have used up must not be felt; a factor is left for a busy machine.
+/// Used-up windows of other tunnels must not slow a transfer; the factor allows for a loaded
+/// machine.
 fn assert_not_slowed(alone: Duration, beside: Duration) {
     assert!(beside < alone * 3, "{alone:?} alone, {beside:?} beside");
 }
@@ -301,7 +303,7 @@ async fn upload(proxy: SocketAddr, sink: SocketAddr) {
     );
 }
 
-/// Sends until nobody takes it.
+/// A target that sends without end.
 async fn endless() -> Target {
     Target::start(|mut stream| async move {
         let bytes = vec![5; 64 * 1024];
@@ -310,7 +312,7 @@ async fn endless() -> Target {
     .await
 }
 
-/// Takes connections, and not a byte from them.
+/// A target that accepts connections and never reads.
 async fn never_reads() -> Target {
     Target::start(|stream| async move {
         let _held = stream;
@@ -319,7 +321,7 @@ async fn never_reads() -> Target {
     .await
 }
 
-/// Reads to the end and answers how many bytes there were.
+/// A target that reads to the end and sends the number of bytes.
 async fn counting_sink() -> Target {
     Target::start(|mut stream| async move {
         let (mut read, mut write) = stream.split();

@@ -1,5 +1,5 @@
-//! An agent that restarts takes over from its former self without cutting a tunnel; an older
-//! instance is turned away with words; agents of different kinds do not rival.
+//! A restarted agent replaces its older instance without cutting a tunnel; an older instance is
+//! refused with a reason; agents of different kinds do not replace each other.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -12,11 +12,11 @@ use towline_protocol::control::AgentKind;
 
 const TWIN: [&str; 2] = ["--agent-id", "twin"];
 
-/// What the older of two instances reads in its log and on its readiness page.
+/// The reason that the older of two instances logs and shows on its readiness page.
 const REFUSED: &str =
     "a newer instance of agent twin is connected; give every agent an --agent-id of its own";
 
-/// Waits until this agent carries so many tunnels.
+/// Waits until this agent has this many tunnels.
 async fn carries(agent: &Agent, tunnels: usize) {
     eventually("tunnels of the agent", tunnels, || {
         agent.tunnels.traffic().live
@@ -24,7 +24,7 @@ async fn carries(agent: &Agent, tunnels: usize) {
     .await;
 }
 
-/// Waits until the sessions of the server take tunnels, or do not, in the order of their arrival.
+/// Waits until each session of the server takes tunnels or does not, in the order of arrival.
 async fn take_tunnels(server: &Server, expected: &[bool]) {
     eventually("sessions that take tunnels", expected.to_vec(), || {
         let members = server.registry.snapshot();
@@ -38,7 +38,7 @@ async fn take_tunnels(server: &Server, expected: &[bool]) {
 
 /// Waits until the agent has no session, because a newer instance is there.
 async fn is_refused(agent: &Agent) {
-    eventually("turned away with words", true, || {
+    eventually("refused with a reason", true, || {
         let reasons = agent.readiness.state().err().unwrap_or_default();
         reasons.iter().any(|reason| reason.contains(REFUSED))
     })
@@ -66,14 +66,14 @@ async fn a_newer_instance_takes_over_and_no_tunnel_is_cut() {
         }
         carries(&newer, fresh.len()).await;
         carries(&older, 1).await;
-        // The old tunnel lives on until its own end, and its session with it.
+        // The old tunnel goes on until its own end, and its session with it.
         echoes(&mut old).await;
         assert_eq!(server.registry.snapshot().len(), 2);
         old.shutdown().await.unwrap();
         assert_eq!(end(&mut old).await, End::Finished);
         take_tunnels(&server, &[true]).await;
 
-        // The former self dials again and is told why it is not let in.
+        // The older instance dials again and is refused with the reason.
         is_refused(&older).await;
         for tunnel in &mut fresh {
             echoes(tunnel).await;
@@ -103,7 +103,7 @@ async fn an_older_instance_is_refused_until_the_newer_one_leaves() {
         .await;
         let reasons = refused.by("towline_server_sessions_refused_total", "reason");
         assert_eq!(reasons.keys().collect::<Vec<_>>(), ["replaced"]);
-        // Turned away again and again, it disturbs nobody.
+        // It is refused each time, and other tunnels go on.
         echoes(&mut client::tunnel(server.tcp(0), echo.address).await).await;
         assert_eq!(newer.readiness.state(), Ok(()));
 
