@@ -21,6 +21,7 @@ mod tokens;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use crate::manifests::Package;
 use crate::source::Crate;
@@ -49,7 +50,7 @@ fn modules_import_only_along_the_arrows() {
     let mut found = Vec::new();
     let mut rows = String::new();
     let mut tables = drawing::sections(tables::MODULES);
-    for krate in &product() {
+    for krate in product() {
         let row = format!("  {}:\n{}\n", krate.folder, modules::rows(krate));
         print!("{row}");
         let table = tables.remove(krate.folder.as_str()).unwrap_or_default();
@@ -68,23 +69,22 @@ fn modules_import_only_along_the_arrows() {
 
 #[test]
 fn no_modules_import_each_other() {
-    let found = modules::unknown_cycles(&product(), tables::CYCLES);
+    let found = modules::unknown_cycles(product(), tables::CYCLES);
     report("cycles of modules", &found, "");
 }
 
 #[test]
 fn a_foreign_library_is_named_by_its_owners_only() {
-    let crates = crates();
     let table = drawing::parse(tables::OWNERS);
-    let found = libraries::outside_owners(&crates, &table);
-    let rows = libraries::rows(&crates, &table);
+    let found = libraries::outside_owners(&CRATES, &table);
+    let rows = libraries::rows(&CRATES, &table);
     report("libraries and their owners", &found, &rows);
 }
 
 #[test]
 fn public_signatures_name_no_hidden_library() {
     let hidden = drawing::parse(tables::HIDDEN);
-    let found = libraries::leaks(&product(), &hidden, tables::EXCEPTIONS);
+    let found = libraries::leaks(product(), &hidden, tables::EXCEPTIONS);
     report("public signatures that name a hidden library", &found, "");
 }
 
@@ -112,23 +112,27 @@ fn packages() -> Vec<Package> {
         .collect()
 }
 
-fn crates() -> Vec<Crate> {
+/// All crates, tools last. Parsed once for all tests.
+static CRATES: LazyLock<Vec<Crate>> = LazyLock::new(|| {
     let read = |file: &Path| fs::read_to_string(file).ok();
-    packages()
-        .into_iter()
-        .map(|package| {
-            let mut krate = Crate::new(&package.folder, &package.library);
-            for (program, file) in &package.roots {
-                krate.read(program.as_slice(), file, &read);
-            }
-            krate
-        })
-        .collect()
-}
+    let one = |package: Package| {
+        let mut krate = Crate::new(&package.folder, &package.library);
+        for (program, file) in &package.roots {
+            krate.read(program.as_slice(), file, &read);
+        }
+        krate
+    };
+    let mut crates: Vec<_> = packages().into_iter().map(one).collect();
+    crates.sort_by_key(is_tool);
+    crates
+});
 
 /// The crates that have a table of their modules.
-fn product() -> Vec<Crate> {
-    let mut crates = crates();
-    crates.retain(|krate| !tables::TOOLS.contains(&krate.folder.as_str()));
-    crates
+fn product() -> &'static [Crate] {
+    let count = CRATES.iter().filter(|krate| !is_tool(krate)).count();
+    &CRATES[..count]
+}
+
+fn is_tool(krate: &Crate) -> bool {
+    tables::TOOLS.contains(&krate.folder.as_str())
 }
