@@ -10,11 +10,15 @@ IMAGE_TAG ?= dev
 FUZZ_RUNS ?= 20000
 
 PROGRAMS := proxy-server proxy-agent agent-tcp
+# The bench is a workspace of its own, which shares the target directory.
+BENCH := --manifest-path bench/Cargo.toml --target-dir target --locked
 # What measured programs say they were built from.
 COMMIT = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
 # How what ships is built. Paths in RUSTFLAGS are absolute: rustc runs in the folder of each crate.
-RELEASE_BUILD = TOWLINE_COMMIT="$(COMMIT)" RUSTFLAGS="-Cprofile-use=$(CURDIR)/pgo/programs.profdata" \
-	$(CARGO) build --release --locked
+RELEASE_ENV = TOWLINE_COMMIT="$(COMMIT)" RUSTFLAGS="-Cprofile-use=$(CURDIR)/pgo/programs.profdata"
+RELEASE_BUILD = $(RELEASE_ENV) $(CARGO) build --release --locked
+# The programs as they ship, and the bench beside them.
+BENCH_BUILD = $(RELEASE_BUILD) $(PROGRAMS:%=-p %) && $(RELEASE_ENV) $(CARGO) build --release $(BENCH)
 
 # The steps share one target directory and two of them open thousands of sockets.
 .NOTPARALLEL:
@@ -36,10 +40,12 @@ lint: ## clippy on everything, and a syntax check of the scripts; warnings are e
 
 fmt: ## format the sources
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path bench/Cargo.toml
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 fmt-check: ## fail when `make fmt` would change something
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path bench/Cargo.toml --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 
 doc: ## build the documentation, private items included; dead links are errors
@@ -61,27 +67,29 @@ pgo: ## measure the programs under load and write that profile anew (needs llvm-
 	@pgo/train
 
 bench: ## compare with a direct connection, and with peers that are there (minutes)
-	$(RELEASE_BUILD) $(PROGRAMS:%=-p %) -p towline-bench
+	$(BENCH_BUILD)
 	target/release/towline-bench $(BENCH_ARGS)
 
 bench-peers: ## install the peers and compare with all of them; writes bench/results (hours)
 	bench/peers/install "$(CURDIR)/target/peers"
-	$(RELEASE_BUILD) $(PROGRAMS:%=-p %) -p towline-bench
+	$(BENCH_BUILD)
 	target/release/towline-bench --peers-dir target/peers --agents 2000 --results bench/results $(BENCH_ARGS)
 
 bench-micro: ## measure heads, control messages, session choice and splicing alone
-	$(CARGO) bench --locked -p towline-bench --bench pure --bench splice
+	$(CARGO) bench $(BENCH) --bench pure --bench splice
 
-bench-smoke: ## the same with small figures, to see that it runs: not a measurement
-	TOWLINE_COMMIT="$(COMMIT)" $(CARGO) build --profile quick --locked $(PROGRAMS:%=-p %) -p towline-bench
-	target/quick/towline-bench --smoke $(BENCH_ARGS)
+bench-smoke: ## lint and test the bench and run it with small figures: not a measurement
+	$(CARGO) clippy $(BENCH) --all-targets -- -D warnings
+	$(CARGO) build --locked -p proxy-server -p proxy-agent
+	$(CARGO) test $(BENCH)
+	target/debug/towline-bench --smoke $(BENCH_ARGS)
 
 bench-wan: ## compare over links with delay and loss between two namespaces; writes bench/results (root; 50 min)
 	@[ "$$(id -u)" = 0 ] && [ -c /dev/net/tun ] && command -v ip >/dev/null || \
 	    { echo "bench-wan: cannot run here: needs root, /dev/net/tun and ip (iproute2)" >&2; exit 1; }
-	$(RELEASE_BUILD) $(PROGRAMS:%=-p %) -p towline-wan
-	target/release/towline-wan --check
-	bench/wan/measure target/release/towline-wan target/wan bench/results --peers-dir target/peers $(BENCH_ARGS)
+	$(BENCH_BUILD)
+	target/release/towline-bench --check-link
+	bench/measure-wan target/release/towline-bench target/wan bench/results --peers-dir target/peers $(BENCH_ARGS)
 
 image: ## build the three images for this machine (needs buildah, podman or docker)
 	@.ci/image "$(IMAGE_TOOL)" "$(IMAGE_PREFIX)" "$(IMAGE_TAG)"

@@ -1,4 +1,4 @@
-//! One row on one subject: what a row is given to measure with.
+//! One row on one subject, measured once: what a row measures with.
 
 use std::process;
 use std::sync::Arc;
@@ -6,36 +6,61 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::cli::Plan;
-use crate::client::Route;
+use crate::client::{Entry, Flow};
+use crate::place::Stage;
 use crate::proc_fs::{self, Memory};
-use crate::subject::{Program, Running, Swarm};
-use crate::target::{Addresses, Target};
+use crate::process::Program;
+use crate::rows::count;
+use crate::subject::{Running, Subject};
+use crate::target::{Service, Target};
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// How often every row is measured.
+    pub rounds: u32,
+    /// Load before the clock starts: slow start, path MTU discovery and allocators settle.
+    pub warm_up: Duration,
+    /// How long rates and latencies are measured.
+    pub window: Duration,
+    /// How long shares of two flows are measured: flows take seconds to find them.
+    pub share_window: Duration,
+    /// Tunnels that are idle while the memory is read.
+    pub idle_tunnels: u32,
+    /// Downloads that run while the memory is read.
+    pub busy_tunnels: u32,
+    /// Agents on one server without tunnels.
+    pub agents: u32,
+    /// How long their CPU time is measured.
+    pub idle: Duration,
+    /// How long memory must stay the same before it is read; see [`LOOKS`].
+    pub settle: Duration,
+}
 
 /// What a row measures with.
 #[derive(Debug)]
 pub struct Cell<'a> {
-    /// How clients reach the target.
-    pub route: Route,
-    /// Where they go.
-    pub at: Addresses,
-    /// Who knows what has arrived there.
+    /// The place.
+    pub stage: &'a Stage<'a>,
+    /// What clients reach.
     pub target: &'a Target,
-    /// The subject's processes: the server, then the agent.
-    pub programs: &'a [Program],
-    /// Where further agents can come in.
-    pub swarm: Option<&'a Swarm>,
+    /// What is measured.
+    pub subject: &'a Subject,
+    /// Its processes.
+    pub running: &'a Running,
     /// How much is measured.
     pub plan: &'a Plan,
 }
 
-/// How often memory is looked at again, at most, for whether it stands still.
+/// How often, at most, memory is read again to see whether it stays the same.
 pub const LOOKS: u32 = 3;
 
-/// What memory that stands still may have moved by, in KiB.
+/// The change, in KiB, of memory that is the same.
 const STILL: u64 = 64;
 
 /// When the clock of a cell starts and stops.
@@ -47,33 +72,39 @@ pub struct Window {
     pub end: Instant,
 }
 
-/// Exchanges that all workers of a cell have finished, the warm-up's included: what a failure
-/// came after.
+/// Exchanges that all workers of a cell have finished, those of the warm-up included; an error
+/// reports them.
 #[derive(Debug, Clone, Default)]
 pub struct Finished(Arc<AtomicU64>);
 
-/// How often somebody was woken up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WakeUps {
-    /// The subject's processes, in their order.
-    pub programs: Vec<u64>,
-    /// This process.
-    pub generator: u64,
+// === impl Plan ===
+
+impl Plan {
+    /// Twice the sum of its own times: how long a cell may take, starts and deadlines aside.
+    pub fn limit(&self) -> Duration {
+        let loads = (self.warm_up + self.window) * 2 + self.share_window;
+        loads + self.settle * LOOKS * 4 + self.idle
+    }
 }
 
 // === impl Cell ===
 
-impl<'a> Cell<'a> {
-    /// A cell on a subject that runs.
-    pub fn new(running: &'a Running, target: &'a Target, plan: &'a Plan) -> Self {
-        Self {
-            route: running.route,
-            at: running.at,
-            target,
-            programs: &running.programs,
-            swarm: running.swarm.as_ref(),
-            plan,
-        }
+impl Cell<'_> {
+    /// How clients reach a service of the target.
+    pub fn entry(&self, service: Service) -> Entry {
+        self.running.entry(service)
+    }
+
+    /// Opens a tunnel to a service of the target.
+    pub async fn open(&self, service: Service) -> Result<TcpStream> {
+        self.entry(service).open().await
+    }
+
+    /// Opens a tunnel on which a worker downloads without end, counted by `flow`.
+    pub async fn download(&self, workers: &mut JoinSet<Result<()>>, flow: &Flow) -> Result<()> {
+        let stream = self.open(Service::Orders).await?;
+        workers.spawn(flow.clone().receive(stream, u64::MAX));
+        Ok(())
     }
 
     /// The clock of a cell whose load starts now.
@@ -86,61 +117,37 @@ impl<'a> Cell<'a> {
     }
 
     /// The CPU time of each process so far, in clock ticks.
-    ///
-    /// # Errors
-    /// When one has ended.
     pub fn cpu_ticks(&self) -> Result<Vec<u64>> {
-        let ticks = |program: &Program| proc_fs::cpu_ticks(program.pid);
-        self.programs.iter().map(ticks).collect()
+        self.pids().into_iter().map(proc_fs::cpu_ticks).collect()
     }
 
     /// The CPU time that each process uses in a window that has not started yet, in seconds.
-    ///
-    /// # Errors
-    /// When one has ended.
     pub async fn cpu_in(&self, window: Window) -> Result<Vec<f64>> {
-        sleep_until(window.start).await;
-        let before = self.cpu_ticks()?;
-        sleep_until(window.end).await;
-        cpu_seconds(&before, &self.cpu_ticks()?)
+        let [before, after] = window.at_ends(|| self.cpu_ticks()).await?;
+        Ok(cpu_seconds(&before, &after))
     }
 
-    /// How often each process went to sleep in a window that has not started yet, as it does to
-    /// be woken up by what it waits for.
-    ///
-    /// # Errors
-    /// When one has ended.
-    pub async fn wake_ups_in(&self, window: Window) -> Result<WakeUps> {
-        let read = || {
-            let pids = self.pids().into_iter();
-            let all = pids.chain([process::id()]).map(proc_fs::sleeps);
-            all.collect::<Result<Vec<u64>>>()
-        };
-        sleep_until(window.start).await;
-        let before = read()?;
-        sleep_until(window.end).await;
-        let after = read()?;
-        let all = before.iter().zip(after);
-        let mut all: Vec<u64> = all
-            .map(|(before, after)| after.saturating_sub(*before))
-            .collect();
-        let generator = all.pop().context("this process was read")?;
-        Ok(WakeUps {
-            programs: all,
-            generator,
-        })
+    /// How often each process, and then this one, went to sleep in a window that has not started
+    /// yet: as often it is woken up.
+    pub async fn wake_ups_in(&self, window: Window) -> Result<Vec<u64>> {
+        let pids = || self.pids().into_iter().chain([process::id()]);
+        let [before, after] = window
+            .at_ends(|| pids().map(proc_fs::sleeps).collect())
+            .await?;
+        let all = before.into_iter().zip(after);
+        Ok(all
+            .map(|(before, after): (u64, u64)| after.saturating_sub(before))
+            .collect())
     }
 
-    /// The process ids, in their order.
+    /// The process ids of the server and of the agent.
     pub fn pids(&self) -> Vec<u32> {
-        self.programs.iter().map(|program| program.pid).collect()
+        let programs = self.running.programs.iter();
+        programs.map(|program: &Program| program.pid).collect()
     }
 
-    /// The memory of processes once it has stood still for [`Plan::settle`], or as it is after
+    /// The memory of processes once it has stayed the same for [`Plan::settle`], or as it is after
     /// [`LOOKS`] times as long.
-    ///
-    /// # Errors
-    /// When one has ended.
     pub async fn memory_at_rest(&self, pids: &[u32]) -> Result<Vec<Memory>> {
         let rss = |all: &[Memory]| -> u64 { all.iter().map(|one| one.rss).sum() };
         let mut last = memory(pids)?;
@@ -160,10 +167,18 @@ impl<'a> Cell<'a> {
 // === impl Window ===
 
 impl Window {
-    /// Whether what begins now and ends whenever it does is counted: were it only what ends in
-    /// time, the slowest would be missing.
+    /// Whether an exchange that begins now is counted, whenever it ends: if only those that end in
+    /// time were, the slowest would be missing.
     pub fn counts(&self, begin: Instant) -> bool {
         (self.start..self.end).contains(&begin)
+    }
+
+    /// What is read when the window starts, and when it ends.
+    async fn at_ends(self, read: impl Fn() -> Result<Vec<u64>>) -> Result<[Vec<u64>; 2]> {
+        sleep_until(self.start).await;
+        let before = read()?;
+        sleep_until(self.end).await;
+        Ok([before, read()?])
     }
 }
 
@@ -181,30 +196,21 @@ impl Finished {
     }
 }
 
-/// The memory of processes now, in their order.
-///
-/// # Errors
-/// When one has ended.
+/// The memory of processes now.
 pub fn memory(pids: &[u32]) -> Result<Vec<Memory>> {
     pids.iter().copied().map(proc_fs::memory).collect()
 }
 
-/// The CPU time between two readings of [`Cell::cpu_ticks`], in seconds.
-///
-/// # Errors
-/// When `/proc` is not mounted.
-pub fn cpu_seconds(before: &[u64], after: &[u64]) -> Result<Vec<f64>> {
-    let per_second = f64::from(proc_fs::ticks_per_second()?);
+/// The CPU time between two readings of clock ticks, in seconds.
+pub fn cpu_seconds(before: &[u64], after: &[u64]) -> Vec<f64> {
     let ticks = before.iter().zip(after);
-    let ticks = ticks.map(|(before, after)| u32::try_from(after.saturating_sub(*before)));
-    let seconds = ticks.map(|ticks| Ok(f64::from(ticks?) / per_second));
-    seconds.collect()
+    let ticks = ticks.map(|(before, after)| count(after.saturating_sub(*before)));
+    ticks
+        .map(|ticks| ticks / proc_fs::TICKS_PER_SECOND)
+        .collect()
 }
 
 /// Lets `duration` pass, unless a worker ends before.
-///
-/// # Errors
-/// The worker's.
 pub async fn keep_working(workers: &mut JoinSet<Result<()>>, duration: Duration) -> Result<()> {
     tokio::select! {
         () = sleep(duration) => Ok(()),
@@ -216,9 +222,6 @@ pub async fn keep_working(workers: &mut JoinSet<Result<()>>, duration: Duration)
 }
 
 /// Waits for all workers and returns their latencies together, sorted.
-///
-/// # Errors
-/// The first worker's that failed, with how many exchanges there had been.
 pub async fn latencies(
     workers: &mut JoinSet<Result<Vec<Duration>>>,
     finished: &Finished,
@@ -237,10 +240,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_the_difference_in_seconds() {
-        let per_second = u64::from(proc_fs::ticks_per_second().unwrap());
-        let after = [per_second * 3, per_second];
-        assert_eq!(cpu_seconds(&[per_second, 0], &after).unwrap(), [2.0, 1.0]);
-        assert_eq!(cpu_seconds(&[], &[]).unwrap(), [] as [f64; 0]);
+    fn an_exchange_counts_where_it_begins() {
+        let start = Instant::now();
+        let (second, end) = (Duration::from_secs(1), start + Duration::from_secs(2));
+        let window = Window { start, end };
+        let begins = [start - second, start, start + second, end];
+        assert_eq!(
+            begins.map(|begin| window.counts(begin)),
+            [false, true, true, false]
+        );
     }
 }

@@ -1,33 +1,34 @@
-//! The client's end of a tunnel: straight to the target, or through a proxy with CONNECT.
+//! The client's end of a tunnel: a direct connection, or CONNECT through a proxy.
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fmt, io};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::target::MESSAGE;
+use crate::target::{MESSAGE, ORDER};
 
 /// Bytes that bulk rows read or write at once: large, so that the generator costs little.
 pub const CHUNK: usize = 256 * 1024;
 
-/// How long opening a tunnel, or one exchange on it, may take. Far above any latency under load:
-/// what takes longer stands still.
+/// How long opening a tunnel, or one exchange on it, may take: far above any latency under load.
 pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// The longest head of an answer that is read.
 const MAX_HEAD: usize = 4096;
 
 /// How a client reaches a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Route {
-    /// With a connection of its own.
+    /// With a TCP connection to the target's address.
     Direct,
     /// With CONNECT to the proxy at this address.
     Proxy(SocketAddr),
@@ -35,44 +36,49 @@ pub enum Route {
     Unix(u16),
 }
 
-/// What a tunnel waits for longer than [`LIMIT`]: the subject stands still.
+/// A target, and the way to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// How it is reached.
+    pub route: Route,
+    /// Its address, as the proxy reaches it.
+    pub target: SocketAddr,
+}
+
+/// A download whose bytes are counted; clones share the count.
+#[derive(Debug, Clone, Default)]
+pub struct Flow(Arc<AtomicU64>);
+
+/// Nothing was refused and nothing broke, but nothing came within the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoodStill(pub String);
+pub struct TimedOut(pub String);
 
 // === impl Route ===
 
 impl Route {
-    /// Opens a tunnel within [`LIMIT`].
-    ///
-    /// What a target sends unasked right behind the proxy's answer may be lost: ask before it does.
-    ///
-    /// # Errors
-    /// When it is refused, breaks or takes too long.
-    pub async fn open(self, target: SocketAddr) -> Result<TcpStream> {
-        let opened = timeout(LIMIT, self.open_unbounded(target)).await;
-        opened.with_context(|| StoodStill(format!("no tunnel within {LIMIT:?}")))?
-    }
-
-    /// Opens a tunnel to the target's source and asks for bytes.
-    ///
-    /// # Errors
-    /// Those of [`Route::open`].
-    pub async fn download(self, source: SocketAddr) -> Result<TcpStream> {
-        let mut stream = self.open(source).await?;
-        stream.write_u8(0).await.context("ask for bytes")?;
-        Ok(stream)
-    }
-
     /// The name of an abstract Unix socket, without the byte in front that makes it abstract.
     pub fn unix_name(number: u16) -> String {
         format!("towline-bench-{number}")
     }
+}
 
-    async fn open_unbounded(self, target: SocketAddr) -> Result<TcpStream> {
-        let connected = match self {
-            Self::Direct => return connect(target).await.context("connect"),
-            Self::Proxy(proxy) => connect(proxy).await,
-            Self::Unix(number) => connect_unix(number).await,
+// === impl Entry ===
+
+impl Entry {
+    /// Opens a tunnel within [`LIMIT`].
+    ///
+    /// Bytes that a target sends unasked right behind the proxy's answer may be lost.
+    pub async fn open(self) -> Result<TcpStream> {
+        let opened = timeout(LIMIT, self.open_unbounded()).await;
+        opened.with_context(|| TimedOut(format!("no tunnel within {LIMIT:?}")))?
+    }
+
+    async fn open_unbounded(self) -> Result<TcpStream> {
+        let Self { route, target } = self;
+        let connected = match route {
+            Route::Direct => return connect(target).await.context("connect"),
+            Route::Proxy(proxy) => connect(proxy).await,
+            Route::Unix(number) => connect_unix(number).await,
         };
         let mut stream = connected.context("connect")?;
         let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
@@ -82,66 +88,54 @@ impl Route {
     }
 }
 
-/// As the command line of [`crate::downloads`] has it.
-impl fmt::Display for Route {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Direct => formatter.write_str("direct"),
-            Self::Proxy(proxy) => write!(formatter, "proxy={proxy}"),
-            Self::Unix(number) => write!(formatter, "unix={number}"),
+// === impl Flow ===
+
+impl Flow {
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Orders so many bytes from the target, and counts them until the flow has as many.
+    pub async fn receive(self, mut stream: TcpStream, bytes: u64) -> Result<()> {
+        order(&mut stream, &mut [0; ORDER], bytes).await?;
+        let mut buffer = vec![0; CHUNK];
+        while self.bytes() < bytes {
+            let count = stream.read(&mut buffer).await.context("receive")?;
+            ensure!(count > 0, "a stream ended early");
+            self.0.fetch_add(u64::try_from(count)?, Ordering::Relaxed);
         }
+        Ok(())
     }
 }
 
-impl FromStr for Route {
-    type Err = anyhow::Error;
+// === impl TimedOut ===
 
-    fn from_str(text: &str) -> Result<Self> {
-        match text.split_once('=') {
-            None if text == "direct" => Ok(Self::Direct),
-            Some(("proxy", address)) => Ok(Self::Proxy(address.parse()?)),
-            Some(("unix", number)) => Ok(Self::Unix(number.parse()?)),
-            _ => bail!("no route: {text:?}"),
-        }
-    }
-}
+impl Error for TimedOut {}
 
-// === impl StoodStill ===
-
-impl Error for StoodStill {}
-
-impl fmt::Display for StoodStill {
+impl fmt::Display for TimedOut {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// Sends a message that orders so many bytes; its first [`ORDER`] bytes are the order, and the
+/// target discards the others.
+pub async fn order(stream: &mut TcpStream, message: &mut [u8], bytes: u64) -> Result<()> {
+    let (head, rest) = message.split_at_mut(ORDER);
+    let (discard, send) = head.split_at_mut(ORDER / 2);
+    discard.copy_from_slice(&u64::try_from(rest.len())?.to_be_bytes());
+    send.copy_from_slice(&bytes.to_be_bytes());
+    stream.write_all(message).await.context("send an order")
 }
 
-/// A socket that is read, written and closed like one of TCP; only TCP's own options are missing.
-async fn connect_unix(number: u16) -> io::Result<TcpStream> {
-    let stream = UnixStream::connect(format!("\0{}", Route::unix_name(number))).await?;
-    let socket = OwnedFd::from(stream.into_std()?);
-    TcpStream::from_std(socket.into())
-}
-
-/// Sends one message and reads it back within [`LIMIT`].
-///
-/// # Errors
-/// When the tunnel breaks, other bytes come back, or it takes too long.
+/// Sends one message to an echo service and reads it back within [`LIMIT`].
 pub async fn exchange(stream: &mut TcpStream) -> Result<()> {
     let exchanged = timeout(LIMIT, exchange_unbounded(stream, 0)).await;
-    exchanged.with_context(|| StoodStill(format!("no answer to a message within {LIMIT:?}")))?
+    exchanged.with_context(|| TimedOut(format!("no answer to a message within {LIMIT:?}")))?
 }
 
 /// Sends one message that carries `number` and reads it back, without a deadline of its own.
-///
-/// # Errors
-/// When the tunnel breaks or other bytes come back.
 pub async fn exchange_unbounded(stream: &mut TcpStream, number: u64) -> Result<()> {
     let mut message = [0x2e; MESSAGE];
     message[..8].copy_from_slice(&number.to_be_bytes());
@@ -151,6 +145,19 @@ pub async fn exchange_unbounded(stream: &mut TcpStream, number: u64) -> Result<(
     read.context("read a message back")?;
     ensure!(answer == message, "other bytes came back");
     Ok(())
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A Unix socket is read, written and closed like one of TCP; only TCP's own options are missing.
+async fn connect_unix(number: u16) -> io::Result<TcpStream> {
+    let stream = UnixStream::connect(format!("\0{}", Route::unix_name(number))).await?;
+    let socket = OwnedFd::from(stream.into_std()?);
+    TcpStream::from_std(socket.into())
 }
 
 async fn read_answer(stream: &mut TcpStream) -> Result<()> {
@@ -167,7 +174,7 @@ async fn read_answer(stream: &mut TcpStream) -> Result<()> {
     }
 }
 
-/// Whether the head is whole and says 200; not yet when it has no end.
+/// Whether the head is complete and has status 200; false while it has no end.
 fn is_granted(head: &[u8]) -> Result<bool> {
     if !head.windows(4).any(|window| window == b"\r\n\r\n") {
         ensure!(head.len() < MAX_HEAD, "the answer has no end");
@@ -175,8 +182,7 @@ fn is_granted(head: &[u8]) -> Result<bool> {
     }
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let line = String::from_utf8_lossy(line);
-    let status = line.split(' ').nth(1);
-    ensure!(status == Some("200"), "answered {line:?}");
+    ensure!(line.split(' ').nth(1) == Some("200"), "answered {line:?}");
     Ok(true)
 }
 
@@ -185,18 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_is_read_as_it_is_written() {
-        let proxy = Route::Proxy("127.0.0.1:1".parse().unwrap());
-        for route in [Route::Direct, proxy, Route::Unix(7)] {
-            assert_eq!(route.to_string().parse::<Route>().unwrap(), route);
-        }
-        for wrong in ["", "proxy", "proxy=1", "unix=x", "direct=1"] {
-            assert!(wrong.parse::<Route>().is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_is_granted_once_it_is_whole() {
+    fn an_answer_is_granted_once_it_is_complete() {
         let answer = b"HTTP/1.1 200 OK\r\nDate: x\r\n\r\nbytes";
         let end = answer.len() - b"bytes".len();
         for length in 0..end {
@@ -207,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told() {
+    fn a_refusal_is_an_error() {
         let refused = is_granted(b"HTTP/1.1 502 refused\r\n\r\n").unwrap_err();
         assert_eq!(refused.to_string(), r#"answered "HTTP/1.1 502 refused""#);
         assert!(is_granted(b"\r\n\r\n").is_err());

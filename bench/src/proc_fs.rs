@@ -1,11 +1,12 @@
-//! What `/proc` tells about a process: CPU time and memory.
+//! What `/proc` says about a process: CPU time and memory.
 
 use std::fs;
 
 use anyhow::{Context, Result};
 
-/// The entry of the auxiliary vector that holds the clock ticks per second (`AT_CLKTCK`).
-const CLOCK_TICKS: usize = 17;
+/// Clock ticks per second, the unit of CPU times in `/proc`: `USER_HZ`, which is 100 on every
+/// architecture of Linux but Alpha and IA-64.
+pub const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The memory of a process that is in RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,29 +26,14 @@ pub struct Cores {
     pub all: u64,
 }
 
-/// Clock ticks per second, the unit of CPU times in `/proc`.
-///
-/// # Errors
-/// When `/proc` is not mounted.
-pub fn ticks_per_second() -> Result<u32> {
-    let vector = fs::read("/proc/self/auxv").context("read /proc/self/auxv")?;
-    ticks_in(&vector).context("no clock tick in /proc/self/auxv")
-}
-
 /// The CPU time that a process has used in all its threads, user and kernel, in clock ticks.
-///
-/// # Errors
-/// When the process has ended.
 pub fn cpu_ticks(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     ticks_of(&stat).with_context(|| format!("no CPU time in {path}"))
 }
 
-/// How often the threads that a process has now went to sleep of their own accord.
-///
-/// # Errors
-/// When the process has ended.
+/// How often the threads that a process has now went to sleep voluntarily.
 pub fn sleeps(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/task");
     let tasks = fs::read_dir(&path).with_context(|| format!("read {path}"))?;
@@ -61,18 +47,12 @@ pub fn sleeps(pid: u32) -> Result<u64> {
 }
 
 /// How the cores have spent their time.
-///
-/// # Errors
-/// When `/proc` is not mounted.
 pub fn cores() -> Result<Cores> {
     let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
     cores_in(&stat).context("no CPU time in /proc/stat")
 }
 
 /// The memory of a process.
-///
-/// # Errors
-/// When the process has ended, or is another user's.
 pub fn memory(pid: u32) -> Result<Memory> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let rollup = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
@@ -80,7 +60,7 @@ pub fn memory(pid: u32) -> Result<Memory> {
 }
 
 /// The value of a `Name:  123 kB` or `name : text` line.
-pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let lines = text.lines().filter_map(|line| line.split_once(':'));
     let mut values = lines.filter(|(key, _)| key.trim_end() == name);
     values.next().map(|(_, value)| value.trim())
@@ -119,18 +99,6 @@ fn cores_in(stat: &str) -> Option<Cores> {
         busy: all - idle,
         all,
     })
-}
-
-/// The vector is pairs of native words: what, value.
-fn ticks_in(vector: &[u8]) -> Option<u32> {
-    let (words, _) = vector.as_chunks::<{ size_of::<usize>() }>();
-    let words: Vec<usize> = words
-        .iter()
-        .map(|word| usize::from_ne_bytes(*word))
-        .collect();
-    let (pairs, _) = words.as_chunks::<2>();
-    let found = pairs.iter().find(|[what, _]| *what == CLOCK_TICKS)?;
-    u32::try_from(found[1]).ok()
 }
 
 #[cfg(test)]
@@ -185,18 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_tick_is_one_entry_of_the_vector() {
-        let bytes = |words: &[usize]| -> Vec<u8> {
-            words.iter().flat_map(|word| word.to_ne_bytes()).collect()
-        };
-        assert_eq!(ticks_in(&bytes(&[6, 17, 17, 100, 0, 0])), Some(100));
-        assert_eq!(ticks_in(&bytes(&[6, 17, 0, 0])), None);
-        assert_eq!(ticks_in(&bytes(&[17])), None);
-    }
-
-    #[test]
     fn this_process_can_be_read() {
-        assert!(ticks_per_second().unwrap() > 0);
         assert!(memory(process::id()).unwrap().rss > 0);
         cpu_ticks(process::id()).unwrap();
         let cores = cores().unwrap();

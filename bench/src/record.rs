@@ -1,124 +1,200 @@
-//! What a run has measured, as it is kept: a file that another run can be merged with.
+//! What was measured at one place, as it is kept: a file with which others can be merged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::Plan;
+use crate::outcome::Outcome;
 use crate::rows::Row;
-use crate::table::{self, Column, Outcome};
+use crate::subject::peers::Peer;
+use crate::table::{Column, Table};
 
-/// One run, or several with different rows.
+/// The place of a record that was measured on loopback.
+pub const LOOPBACK: &str = "loopback";
+
+/// The file with the rounds so far, in the folder of the results, until there are results.
+pub const UNFINISHED: &str = "unfinished.json";
+
+/// One run at a place, or several with different rows or losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// [`LOOPBACK`], or what the link is like but for its losses.
+    pub place: String,
     /// On which machine, in one line.
     pub machine: String,
-    /// The commit that the bench was built from; programs say theirs in `subjects`.
+    /// The commit that the bench was built from; programs say theirs in `columns`.
     pub commit: String,
-    /// How much was measured.
-    pub plan: Plan,
-    /// What exactly was measured, in a line for each subject.
-    pub subjects: Vec<String>,
-    /// How, in a line for each thing to know.
+    /// How the figures are to be read, in a line for each thing to know.
     pub method: Vec<String>,
-    /// When each run was and how quiet the machine, in a line for each.
-    pub runs: Vec<String>,
+    /// Rounds whose cells are interleaved.
+    pub runs: Vec<Run>,
     /// What the figures of each row are, in their order; for readers of the file.
     pub metrics: BTreeMap<String, Vec<String>>,
-    /// The rows, in the table's order.
-    pub rows: Vec<Row>,
     /// The subjects, in the table's order.
     pub columns: Vec<Column>,
     /// Every cell of every round.
     pub outcomes: Vec<Outcome>,
 }
 
+/// Rounds whose cells are interleaved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// What was measured, how much, when, and how quiet the machine was: one line.
+    pub about: String,
+    /// Why subjects and rows were left out, in a line each.
+    pub skipped: Vec<String>,
+}
+
 // === impl Record ===
 
 impl Record {
-    /// Reads records that were saved and puts their rows together.
-    ///
-    /// # Errors
-    /// When two have a row, as rounds of different runs are not interleaved and no ratio may be
-    /// taken between them; and when anything else but the runs is not the same in both.
-    pub fn merged(paths: &[impl AsRef<Path>]) -> Result<Self> {
-        let records = paths.iter().map(|path| Self::load(path.as_ref()));
-        let mut records = records.collect::<Result<Vec<_>>>()?.into_iter();
-        let mut all = records.next().context("no file to merge")?;
-        for next in records {
-            all.merge(next)?;
+    /// Reads records that were saved and puts those of the same place together.
+    pub fn merged(paths: &[impl AsRef<Path>]) -> Result<Vec<Self>> {
+        let mut all: Vec<Self> = Vec::new();
+        for path in paths.iter().map(AsRef::as_ref) {
+            let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+            let next: Self = serde_json::from_slice(&text)
+                .with_context(|| format!("{} is no record", path.display()))?;
+            match all.iter_mut().find(|one| one.place == next.place) {
+                Some(same) => same.merge(next)?,
+                None => all.push(next),
+            }
         }
-        all.rows.sort_by_key(|row| row.place());
         Ok(all)
     }
 
-    /// Writes it to a file.
-    ///
-    /// # Errors
-    /// When the system refuses.
+    /// Writes it to a file, which never holds half of it.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
-        fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        let new = path.with_extension("new");
+        fs::write(&new, text).with_context(|| format!("write {}", new.display()))?;
+        fs::rename(&new, path).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Writes the tables and the figures to a folder; those of a link are named after it.
+    pub fn publish(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir)?;
+        let (table, figures) = match self.stem() {
+            Some(stem) => (format!("{stem}.md"), format!("{stem}.json")),
+            None => ("table.md".to_owned(), "figures.json".to_owned()),
+        };
+        fs::write(dir.join(table), self.markdown())?;
+        self.save(&dir.join(figures))?;
+        match fs::remove_file(dir.join(UNFINISHED)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => bail!(error),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// All of it as Markdown.
     pub fn markdown(&self) -> String {
-        let Self {
-            machine, commit, ..
-        } = self;
-        let mut lines = vec![format!("{machine}; bench at commit {commit}")];
-        for part in [&self.subjects, &self.method, &self.runs] {
-            lines.extend_from_slice(part);
+        let mut lines = match self.place.as_str() {
+            LOOPBACK => vec![self.origin()],
+            link => vec![
+                format!("link: {link}; the loss stands above each table"),
+                self.origin(),
+            ],
+        };
+        lines.extend(self.method.iter().cloned());
+        for Run { about, skipped } in &self.runs {
+            lines.push(about.clone());
+            lines.extend(skipped.iter().map(|line| format!("SKIPPED: {line}")));
         }
-        let table = table::markdown(&self.rows, &self.columns, &self.outcomes);
-        format!("- {}\n\n{table}", lines.join("\n- "))
+        let columns = self.columns.iter();
+        lines.extend(columns.map(|one| format!("{}: {}", one.name, one.description)));
+        let tables = self.tables();
+        let tables: Vec<String> = tables.iter().map(Table::markdown).collect();
+        format!("- {}\n\n{}", lines.join("\n- "), tables.join("\n"))
     }
 
-    /// Where the figures come from, in one line, for charts.
-    pub fn origin(&self) -> String {
-        let dates = self.runs.iter().filter_map(|run| run.split(',').next());
-        let dates: BTreeSet<&str> = dates.collect();
-        let dates: Vec<&str> = dates.into_iter().collect();
-        let Self {
-            machine, commit, ..
-        } = self;
-        format!("{}, {machine}, commit {commit}", dates.join(" and "))
+    /// Whether a cell of Towline, or of a direct connection, failed.
+    pub fn is_broken(&self) -> bool {
+        let must_work = |column: &Column| {
+            let mut peers = Peer::all().iter().filter(|peer| peer.name == column.peer);
+            peers.any(Peer::must_work)
+        };
+        let mut failed = self.outcomes.iter().filter(|one| one.figures.is_err());
+        failed.any(|one| {
+            let mut columns = self
+                .columns
+                .iter()
+                .filter(|column| column.name == one.subject);
+            columns.any(must_work)
+        })
     }
 
-    /// What is told about the figures of a row, for [`Record::metrics`].
-    pub fn legend(rows: &[Row]) -> BTreeMap<String, Vec<String>> {
-        let metrics = |row: &Row| {
+    /// What the figures of rows are, for [`Record::metrics`].
+    pub fn legend(rows: &[&Row]) -> BTreeMap<String, Vec<String>> {
+        let metrics = rows.iter().map(|row| {
             let metrics = row.metrics().iter();
             let texts = metrics.map(|metric| format!("{}, {}", metric.what, metric.unit));
-            (row.title().to_owned(), texts.collect())
-        };
-        rows.iter().map(metrics).collect()
+            (row.title.to_owned(), texts.collect())
+        });
+        metrics.collect()
     }
 
-    fn load(path: &Path) -> Result<Self> {
-        let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("understand {}", path.display()))
+    /// Where the figures come from, in one line.
+    fn origin(&self) -> String {
+        format!("{}; bench at commit {}", self.machine, self.commit)
+    }
+
+    /// What the files of a link are called.
+    fn stem(&self) -> Option<String> {
+        if self.place == LOOPBACK {
+            return None;
+        }
+        let link = self.place.replace(" each way", "").replace("/s", "");
+        let words = link.split(|letter: char| !letter.is_ascii_alphanumeric());
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        Some(format!("wan-{}", words.join("-").to_ascii_lowercase()))
+    }
+
+    /// A table for each loss.
+    fn tables(&self) -> Vec<Table<'_>> {
+        let losses = self.outcomes.iter().map(|one| one.loss.as_deref());
+        let losses: BTreeSet<Option<&str>> = losses.collect();
+        let table = |loss| Table {
+            loss,
+            columns: &self.columns,
+            outcomes: &self.outcomes,
+        };
+        losses.into_iter().map(table).collect()
     }
 
     fn merge(&mut self, next: Self) -> Result<()> {
-        let twice = next.rows.iter().find(|row| self.rows.contains(row));
-        ensure!(twice.is_none(), "two runs have the row {twice:?}");
+        let place = &self.place;
         for (what, same) in [
             ("machine", self.machine == next.machine),
             ("commit", self.commit == next.commit),
-            ("plan", self.plan == next.plan),
-            ("subjects", self.subjects == next.subjects),
-            ("columns", self.columns == next.columns),
             ("method", self.method == next.method),
         ] {
-            ensure!(same, "the runs have not the same {what}");
+            ensure!(same, "the runs at {place} have not the same {what}");
         }
+        let cells = |record: &Self| -> BTreeSet<(String, Option<String>)> {
+            let cells = record.outcomes.iter();
+            cells
+                .map(|one| (one.row.clone(), one.loss.clone()))
+                .collect()
+        };
+        if let Some((row, loss)) = cells(self).intersection(&cells(&next)).next() {
+            let loss = loss.as_deref().unwrap_or("none");
+            bail!("two runs at {place} have the row {row}, loss {loss}");
+        }
+        for column in next.columns {
+            match self.columns.iter().find(|one| one.name == column.name) {
+                Some(one) => ensure!(*one == column, "{} is not the same in two runs", one.name),
+                None => self.columns.push(column),
+            }
+        }
+        self.columns
+            .sort_by_key(|column| Peer::position(&column.peer));
         self.runs.extend(next.runs);
         self.metrics.extend(next.metrics);
-        self.rows.extend(next.rows);
         self.outcomes.extend(next.outcomes);
         Ok(())
     }
@@ -126,88 +202,124 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::Cli;
-    use crate::subject::Kind;
+    use crate::outcome::Failure;
 
-    fn record(row: Row, value: f64) -> Record {
+    const LINK: &str = "20ms each way, 200Mbit/s, queue 60ms";
+    const OURS: [&str; 2] = ["towline", "towline"];
+    const THEIRS: [&str; 2] = ["frp-tls+bbr", "frp-tls"];
+
+    fn record(place: &str, loss: Option<&str>, row: &str, [name, peer]: [&str; 2]) -> Record {
+        let row = Row::find(row).unwrap();
         Record {
+            place: place.to_owned(),
             machine: "a machine".to_owned(),
             commit: "4f2c1aa".to_owned(),
-            plan: Cli::try_parse_from(["towline-bench"]).unwrap().plan(),
-            subjects: vec!["rathole: a build".to_owned()],
             method: vec!["a method".to_owned()],
-            runs: vec![format!("2026-01-31, {}", row.title())],
+            runs: vec![Run {
+                about: format!("{}, then", row.title),
+                skipped: vec!["chisel: not installed".to_owned()],
+            }],
             metrics: Record::legend(&[row]),
-            rows: vec![row],
             columns: vec![Column {
-                kind: Kind::RatholePlain,
-                installed: true,
+                name: name.to_owned(),
+                peer: peer.to_owned(),
+                description: "about it".to_owned(),
             }],
             outcomes: vec![Outcome {
-                row,
-                kind: Kind::RatholePlain,
+                loss: loss.map(str::to_owned),
+                row: row.name.to_owned(),
+                subject: name.to_owned(),
                 round: 1,
-                figures: Ok(vec![Some(value), None]),
+                others: 0.0,
+                late: 0.1,
+                figures: Ok(vec![Some(7.5); row.metrics().len()]),
             }],
         }
     }
 
+    fn merge(records: &[&Record]) -> Result<Vec<Record>> {
+        let dir = tempfile::tempdir()?;
+        let paths = records.iter().enumerate().map(|(index, record)| {
+            let path = dir.path().join(index.to_string());
+            record.save(&path)?;
+            Ok(path)
+        });
+        Record::merged(&paths.collect::<Result<Vec<_>>>()?)
+    }
+
     #[test]
-    fn what_was_saved_is_read_and_put_together_in_the_tables_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
-        record(Row::Memory, 1.0).save(&one).unwrap();
-        record(Row::BulkDown1, 0.1).save(&two).unwrap();
-        let all = Record::merged(&[&one, &two]).unwrap();
-        assert_eq!(all.rows, [Row::BulkDown1, Row::Memory]);
-        assert_eq!(all.outcomes.len(), 2);
-        let text = all.markdown();
+    fn what_was_saved_is_read_and_put_together_by_place() {
+        let bulk = record(LINK, Some("1%"), "bulk-2", THEIRS);
+        let loopback = record(LOOPBACK, None, "memory", OURS);
+        let download = record(LINK, Some("1%"), "download", OURS);
+        let other_loss = record(LINK, Some("0.1%"), "bulk-2", OURS);
+        let all = merge(&[&bulk, &loopback, &download, &other_loss]).unwrap();
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[1], loopback);
+        let names: Vec<&str> = all[0].columns.iter().map(|one| &*one.name).collect();
+        assert_eq!(names, ["towline", "frp-tls+bbr"]);
+        let text = all[0].markdown();
+        assert!(text.starts_with(&format!("- link: {LINK}; ")), "{text}");
         assert!(
-            text.contains("| bulk down, 1 stream: rate ↑ | Gbit/s | 0.10 |"),
+            text.contains("| 2 downloads: rate ↑ | Mbit/s | – | 7.50 | – |"),
             "{text}"
         );
-        let above = "- a machine; bench at commit 4f2c1aa\n- rathole: a build\n- a method\n\
-                     - 2026-01-31, idle tunnels\n- 2026-01-31, bulk down, 1 stream\n\n| row";
-        assert!(text.starts_with(above), "{text}");
-        assert_eq!(all.origin(), "2026-01-31, a machine, commit 4f2c1aa");
-        assert_eq!(
-            Record::merged(&[&two]).unwrap(),
-            record(Row::BulkDown1, 0.1)
-        );
+        let above = "- a machine; bench at commit 4f2c1aa\n- a method\n- idle tunnels, then\n\
+                     - SKIPPED: chisel: not installed\n- towline: about it\n\n| row";
+        assert!(all[1].markdown().starts_with(above), "{text}");
     }
 
     #[test]
     fn only_runs_of_the_same_things_are_put_together() {
-        let dir = tempfile::tempdir().unwrap();
-        let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
-        record(Row::Memory, 1.0).save(&one).unwrap();
-        let names = ["machine", "commit", "plan", "subjects", "columns", "method"];
-        let changes: [fn(&mut Record); 6] = [
+        let one = record(LINK, Some("1%"), "bulk-2", OURS);
+        let refused = merge(&[&one, &one]).unwrap_err().to_string();
+        assert!(
+            refused.contains("have the row bulk-2, loss 1%"),
+            "{refused}"
+        );
+        let changes: [fn(&mut Record); 4] = [
             |record| record.machine.push('x'),
             |record| record.commit.push('x'),
-            |record| record.plan.agents += 1,
-            |record| record.subjects[0].push('x'),
-            |record| record.columns[0].installed = false,
             |record| record.method[0].push('x'),
+            |record| record.columns[0].description.push('x'),
         ];
-        for (what, change) in names.into_iter().zip(changes) {
-            let mut other = record(Row::BulkDown1, 1.0);
+        for change in changes {
+            let mut other = record(LINK, Some("1%"), "download", OURS);
+            assert!(merge(&[&one, &other]).is_ok());
             change(&mut other);
-            other.save(&two).unwrap();
-            let refused = Record::merged(&[&one, &two]).unwrap_err().to_string();
-            assert_eq!(refused, format!("the runs have not the same {what}"));
+            assert!(merge(&[&one, &other]).is_err(), "{other:?}");
         }
     }
 
     #[test]
-    fn a_row_is_from_one_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("one");
-        record(Row::Memory, 1.0).save(&path).unwrap();
-        assert!(Record::merged(&[&path, &path]).is_err());
-        assert!(Record::merged(&[dir.path().join("none")]).is_err());
+    fn a_folder_gets_tables_and_figures() {
+        let files = |record: &Record| {
+            let dir = tempfile::tempdir().unwrap();
+            record.publish(dir.path()).unwrap();
+            let entries = fs::read_dir(dir.path()).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.collect::<BTreeSet<String>>()
+        };
+        let link = record(LINK, Some("1%"), "bulk-2", OURS);
+        let stem = "wan-20ms-200mbit-queue-60ms";
+        let expected = [".json", ".md"].map(|end| format!("{stem}{end}"));
+        assert_eq!(files(&link), expected.into());
+        let loopback = record(LOOPBACK, None, "memory", OURS);
+        let expected = ["figures.json", "table.md"];
+        assert_eq!(files(&loopback), expected.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn a_peer_may_fail_and_towline_may_not() {
+        for (subject, broken) in [(OURS, true), (THEIRS, false)] {
+            let mut one = record(LINK, Some("1%"), "bulk-2", subject);
+            assert!(!one.is_broken());
+            one.outcomes[0].figures = Err(Failure {
+                timed_out: true,
+                why: "no answer".to_owned(),
+            });
+            assert_eq!(one.is_broken(), broken);
+        }
     }
 }

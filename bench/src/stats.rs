@@ -16,7 +16,7 @@ pub struct Spread {
 // === impl Spread ===
 
 impl Spread {
-    /// Summarizes measurements in any order; there is nothing to say about none.
+    /// Summarizes measurements in any order; none of none.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -38,7 +38,7 @@ pub fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
     sorted.get(rank - 1).copied()
 }
 
-/// A figure with three digits that mean something, thousands separated.
+/// A figure with three significant digits, thousands separated.
 pub fn figure(value: f64) -> String {
     match value.abs() {
         size if size >= 999.5 => thousands(&format!("{value:.0}")),
@@ -48,7 +48,7 @@ pub fn figure(value: f64) -> String {
     }
 }
 
-/// `ours` as a multiple of `theirs`; no ratio of nothing.
+/// `ours` as a multiple of `theirs`; a dash for zero.
 pub fn ratio(ours: f64, theirs: f64) -> String {
     if theirs <= 0.0 {
         return "–".to_owned();

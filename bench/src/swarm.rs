@@ -1,22 +1,19 @@
 //! A process of many agents, each with a session of its own to one server.
 //!
 //! Every agent is what proxy-agent is underneath: the loop that keeps a session, with a UDP socket,
-//! a handshake and a name of its own. It serves no streams: a server may open none here.
+//! a handshake and a name of its own. It resets every stream: a server opens none here.
 //!
-//! The process says `ready`, is told a number on stdin, says `connected` when so many sessions are
-//! up, and closes them all when stdin ends.
+//! The process prints `ready`, is told a number on stdin, prints `connected` when so many sessions
+//! are up, and closes them all when stdin ends.
 
-use std::io::{self, Write};
-use std::process::Stdio;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use towline_agent::args::{AgentArgs, AgentConfig};
 use towline_agent::session_loop::{DialError, Keep, Observe, Serve};
 use towline_protocol::code::StreamCode;
@@ -27,7 +24,8 @@ use towline_tunnel::session::{Dialect, Session};
 use towline_tunnel::stream::TunnelStream;
 use towline_tunnel::tunnels::Tunnels;
 
-use crate::subject;
+use crate::place::Stage;
+use crate::process::{Part, say, told};
 
 /// How long all agents may take to connect, or to close.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -35,20 +33,24 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Agents that connect at the same time: a handshake is work for both ends.
 const DIALERS: u32 = 32;
 
-/// The agents' process, as the generator holds it; it ends when this is dropped.
-#[derive(Debug)]
+/// How agents are started that are all in one process.
+#[derive(Debug, Clone)]
 pub struct Swarm {
-    /// The process's id.
-    pub pid: u32,
-    process: Child,
-    stdin: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
+    /// Where the server listens for agents.
+    pub server: SocketAddr,
+    /// The folder of certificates that it accepts.
+    pub certs: PathBuf,
+    /// Further flags for the agents.
+    pub flags: Vec<String>,
 }
 
-/// What the process is told on its command line: exactly what proxy-agent is.
+/// The agents' process; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Agents(Part);
+
+/// The process's command line: flags of proxy-agent.
 #[derive(Debug, Clone, Args)]
 pub struct SwarmArgs {
-    /// Flags of proxy-agent.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     agent: Vec<String>,
 }
@@ -60,7 +62,7 @@ struct AgentLine {
     agent: AgentArgs,
 }
 
-/// Serves nothing, and tells who is connected.
+/// Serves no streams, and reports each session that is up.
 #[derive(Debug, Clone)]
 struct Idle {
     tunnels: Tunnels,
@@ -70,69 +72,58 @@ struct Idle {
 // === impl Swarm ===
 
 impl Swarm {
-    /// Starts the process without any session yet.
-    ///
-    /// # Errors
-    /// When it does not start.
-    pub async fn start(place: &subject::Swarm) -> Result<Self> {
-        let file = |name: &str| place.certs.join(name);
-        let mut process = Command::new("/proc/self/exe")
-            .args(["swarm", "--", "--server", &place.server.to_string()])
-            .arg("--ca-file")
-            .arg(file("ca.pem"))
-            .arg("--cert-file")
-            .arg(file("agent.pem"))
-            .arg("--cert-key")
-            .arg(file("agent-key.pem"))
-            .args(&place.flags)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("start the swarm")?;
-        let stdin = process.stdin.take().context("the swarm has a stdin")?;
-        let stdout = process.stdout.take().context("the swarm has a stdout")?;
-        let mut swarm = Self {
-            pid: process.id().context("a process that was just started")?,
-            process,
-            stdin,
-            lines: BufReader::new(stdout).lines(),
-        };
-        swarm.expect("ready").await?;
-        Ok(swarm)
+    /// Starts the process at the far side, without any session yet.
+    pub async fn start(&self, stage: &Stage<'_>) -> Result<Agents> {
+        let file = |name| self.certs.join(name).display().to_string();
+        let arguments = [
+            ("--server", self.server.to_string()),
+            ("--ca-file", file("ca.pem")),
+            ("--cert-file", file("agent.pem")),
+            ("--cert-key", file("agent-key.pem")),
+        ];
+        let mut line = vec!["swarm".to_owned(), "--".to_owned()];
+        line.extend(
+            arguments
+                .into_iter()
+                .flat_map(|(flag, value)| [flag.to_owned(), value]),
+        );
+        line.extend_from_slice(&self.flags);
+        let mut agents = Agents(stage.far(|| Part::start(&line))?);
+        agents.expect("ready").await?;
+        Ok(agents)
+    }
+}
+
+// === impl Agents ===
+
+impl Agents {
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.0.pid
     }
 
-    /// Connects so many agents and waits until all are welcome.
-    ///
-    /// # Errors
-    /// When one is not in time.
+    /// Connects so many agents and waits until the server has welcomed all.
     pub async fn connect(&mut self, agents: u32) -> Result<()> {
-        self.stdin
-            .write_all(format!("{agents}\n").as_bytes())
-            .await?;
+        self.0.tell(&agents.to_string()).await?;
         self.expect("connected").await
     }
 
     /// Closes all sessions and waits for the end of the process.
-    ///
-    /// # Errors
-    /// When it does not end well.
-    pub async fn stop(mut self) -> Result<()> {
-        drop(self.stdin);
-        let ended = timeout(LIMIT, self.process.wait()).await;
-        let status = ended.context("the swarm does not end")??;
-        ensure!(status.success(), "the swarm ended with {status}");
-        Ok(())
+    pub async fn stop(self) -> Result<()> {
+        self.0.stop(LIMIT).await
     }
 
     async fn expect(&mut self, word: &str) -> Result<()> {
-        let line = timeout(LIMIT, self.lines.next_line()).await;
-        let line = line.with_context(|| format!("the swarm is not {word} within {LIMIT:?}"))??;
-        match line {
-            Some(line) if line == word => Ok(()),
-            other => bail!("the swarm is not {word}, but says {other:?}"),
-        }
+        let line = self
+            .0
+            .line(LIMIT)
+            .await
+            .with_context(|| format!("agents: {word}"))?;
+        ensure!(
+            line == word,
+            "the agents' process printed {line:?} instead of {word}"
+        );
+        Ok(())
     }
 }
 
@@ -150,7 +141,7 @@ impl Serve for Idle {
 
 impl Observe for Idle {
     fn connected(&self, _server: &Target, _session: &Session) {
-        // Nobody listens any more once all are up.
+        // The receiver is gone once all are up.
         self.connected.send(()).ok();
     }
 
@@ -159,26 +150,23 @@ impl Observe for Idle {
     fn failed(&self, _server: &Target, _why: &DialError) {}
 }
 
-/// Is the swarm, until stdin ends.
-///
-/// # Errors
-/// When a flag is wrong.
+/// Runs the agents until stdin ends.
 pub async fn serve(args: &SwarmArgs) -> Result<()> {
     let line = ["swarm".to_owned()].into_iter().chain(args.agent.clone());
     let AgentLine { agent } = AgentLine::try_parse_from(line)?;
     let keep = AgentConfig::load(&agent, AgentKind::Connect)?.keep;
-    let mut stdin = BufReader::new(tokio::io::stdin()).lines();
-    writeln!(io::stdout().lock(), "ready")?;
+    let mut stdin = told()?;
+    say("ready")?;
     let Some(number) = stdin.next_line().await? else {
         return Ok(());
     };
     let (agents, shutdown) = (number.parse()?, Shutdown::new());
     let mut sessions = JoinSet::new();
     connect(&keep, agents, &mut sessions, &shutdown).await?;
-    writeln!(io::stdout().lock(), "connected")?;
+    say("connected")?;
     ensure!(
         stdin.next_line().await?.is_none(),
-        "told more than one number"
+        "told more than a number"
     );
     shutdown.trigger();
     while let Some(ended) = sessions.join_next().await {
@@ -193,7 +181,7 @@ async fn connect(
     sessions: &mut JoinSet<()>,
     shutdown: &Shutdown,
 ) -> Result<()> {
-    let (connected, mut told) = mpsc::unbounded_channel();
+    let (connected, mut reports) = mpsc::unbounded_channel();
     let knobs = &keep.dial.session;
     let (window, budget) = (knobs.stream_window, knobs.stall_budget);
     let idle = Idle {
@@ -208,7 +196,7 @@ async fn connect(
             sessions.spawn(keep.run(idle.clone(), idle.clone(), shutdown.token()));
             started += 1;
         }
-        told.recv().await.context("the agents hold the other end")?;
+        reports.recv().await.context("`idle` holds the other end")?;
         up += 1;
     }
     Ok(())

@@ -2,271 +2,297 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{Figures, Row};
-use crate::series::{self, NOTHING, Series, title};
-use crate::subject::Kind;
+use crate::outcome::{NOTHING, Outcome, Series};
+use crate::rows::{ROWS, Row};
+use crate::subject::peers::TOWLINE;
+
+/// The subject whose ratios have a table of their own.
+const SMALL: &str = "towline-1472";
 
 /// A subject's column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Column {
-    /// Which subject.
-    pub kind: Kind,
-    /// Whether it was measured; otherwise every cell says `not installed`.
-    pub installed: bool,
-}
-
-/// What came of one row on one subject in one round.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Which row.
-    pub row: Row,
-    /// Which subject.
-    pub kind: Kind,
-    /// Which round, from 1.
-    pub round: u32,
-    /// The figures, or why there are none.
-    pub figures: Result<Figures, Failure>,
-}
-
-/// Why there are no figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Nothing was refused and nothing broke: what was waited for just never came.
-    pub stood_still: bool,
-    /// The reason, in one line.
-    pub why: String,
+pub struct Column {
+    /// The subject's name.
+    pub name: String,
+    /// The name of its peer.
+    pub peer: String,
+    /// What exactly was measured, in one line.
+    pub description: String,
 }
 
-// === impl Failure ===
+/// A table of what was measured with one loss.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'a> {
+    /// The loss; none on loopback.
+    pub loss: Option<&'a str>,
+    /// The subjects in their order.
+    pub columns: &'a [Column],
+    /// The cells of all rounds, those with another loss too.
+    pub outcomes: &'a [Outcome],
+}
 
-impl Failure {
-    /// What to write in a cell; the reason stands below the table.
-    pub fn word(&self) -> &'static str {
-        if self.stood_still {
-            "stood still"
-        } else {
-            "failed"
+// === impl Table ===
+
+impl<'a> Table<'a> {
+    /// A line for each figure of each row, a column for each subject with `median [min–max]`, a
+    /// ratio of Towline to each other subject, and below it why cells failed.
+    pub fn markdown(&self) -> String {
+        let row = self
+            .loss
+            .map_or_else(|| "row".to_owned(), |loss| format!("row, loss {loss}"));
+        let mut titles = vec![row, "unit".to_owned()];
+        titles.extend(self.measured().map(|column| title_of(&column.name)));
+        titles.extend(self.ratio_titles(TOWLINE));
+        let mut lines = head(&titles, 2);
+        for (row, index) in self.figures() {
+            lines.push(self.line(row, index));
         }
-    }
-}
-
-/// The whole table with its notes. A figure is the median and, of several, `[min–max]`.
-pub fn markdown(rows: &[Row], columns: &[Column], outcomes: &[Outcome]) -> String {
-    let mut lines = head(columns);
-    for row in rows {
-        for index in 0..row.metrics().len() {
-            lines.push(line(*row, index, columns, outcomes));
+        lines.push(String::new());
+        lines.extend(self.small_ratios());
+        for outcome in self.outcomes() {
+            let title = Row::find(&outcome.row).map_or(&*outcome.row, |row| row.title);
+            lines.extend(outcome.notes(title));
         }
+        lines.join("\n") + "\n"
     }
-    lines.push(String::new());
-    lines.extend(small_ratios(rows, columns, outcomes));
-    lines.extend(failures(outcomes));
-    lines.join("\n") + "\n"
-}
 
-/// A table of the ratios of ours with small datagrams; nothing without it, or without others.
-fn small_ratios(rows: &[Row], columns: &[Column], outcomes: &[Outcome]) -> Vec<String> {
-    let small = Kind::TowlineSmall;
-    let others = compared(small, columns).into_iter();
-    let others: Vec<_> = others.filter(|other| !other.kind.is_ours()).collect();
-    if others.is_empty() {
-        return Vec::new();
+    /// What one subject measured of a figure.
+    pub fn series(&self, row: &Row, index: usize, subject: &str) -> Series<'a> {
+        let rounds = self.cells(row.name, subject);
+        let rounds = rounds.map(|one| {
+            let figures = one.figures.as_ref();
+            (
+                one.round,
+                figures.map(|all| all.get(index).copied().flatten()),
+            )
+        });
+        Series(rounds.collect())
     }
-    let titles = others
-        .iter()
-        .map(|other| format!("{} ÷ {}", small.name(), other.kind.name()));
-    let titles: Vec<String> = ["row".to_owned()].into_iter().chain(titles).collect();
-    let rule = format!("|---{}|", "|---:".repeat(others.len()));
-    let mut lines = vec![series::line(&titles), rule];
-    for row in rows {
-        for (index, metric) in row.metrics().iter().enumerate() {
-            let ratios = others
-                .iter()
-                .map(|other| compare((*row, index), [small, other.kind], outcomes));
-            let mut texts = vec![title(row.title(), metric)];
-            texts.extend(ratios);
-            if texts[1..].iter().any(|text| text != NOTHING) {
-                lines.push(series::line(&texts));
+
+    /// Whether the row was measured.
+    pub fn has(&self, row: &Row) -> bool {
+        self.outcomes().any(|one| one.row == row.name)
+    }
+
+    /// The subjects that were measured.
+    pub fn measured(&self) -> impl Iterator<Item = &'a Column> {
+        let table = *self;
+        let columns = self.columns.iter();
+        columns.filter(move |column| table.outcomes().any(|one| one.subject == column.name))
+    }
+
+    /// The figures of all rows that were measured.
+    fn figures(&self) -> impl Iterator<Item = (&'static Row, usize)> {
+        let rows = ROWS.iter().filter(|row| self.has(row));
+        rows.flat_map(|row| (0..row.metrics().len()).map(move |index| (row, index)))
+    }
+
+    fn line(&self, row: &Row, index: usize) -> String {
+        let metric = row.metrics()[index];
+        let mut texts = vec![metric.title(row), metric.unit.to_owned()];
+        for column in self.measured() {
+            let text = self.series(row, index, &column.name).cell();
+            texts.push(text + &self.marks(row, &column.name));
+        }
+        texts.extend(self.ratios(TOWLINE, row, index));
+        line(&texts)
+    }
+
+    /// The ratios of Towline with small datagrams to what is not Towline.
+    fn small_ratios(&self) -> Vec<String> {
+        let titles = self.ratio_titles(SMALL);
+        if titles.is_empty() {
+            return titles;
+        }
+        let titles: Vec<String> = ["row".to_owned()].into_iter().chain(titles).collect();
+        let mut lines = head(&titles, 1);
+        for (row, index) in self.figures() {
+            let ratios = self.ratios(SMALL, row, index);
+            if ratios.iter().any(|text| text != NOTHING) {
+                let title = row.metrics()[index].title(row);
+                let texts: Vec<String> = [title].into_iter().chain(ratios).collect();
+                lines.push(line(&texts));
             }
         }
+        lines.push(String::new());
+        lines
     }
-    lines.push(String::new());
-    lines
-}
 
-fn head(columns: &[Column]) -> Vec<String> {
-    let mut titles = vec!["row".to_owned(), "unit".to_owned()];
-    titles.extend(columns.iter().map(|column| column.kind.name().to_owned()));
-    for other in compared(Kind::Towline, columns) {
-        titles.push(format!("towline ÷ {}", other.kind.name()));
+    /// The subjects that one is compared with, when it was measured.
+    fn compared(&self, ours: &str) -> Vec<&'a Column> {
+        if !self.measured().any(|column| column.name == ours) {
+            return Vec::new();
+        }
+        let others = self.measured().filter(|column| column.name != ours);
+        others
+            .filter(|column| ours != SMALL || column.name != TOWLINE)
+            .collect()
     }
-    let rule = format!("|---|---{}|", "|---:".repeat(titles.len() - 2));
-    vec![series::line(&titles), rule]
-}
 
-fn line(row: Row, index: usize, columns: &[Column], outcomes: &[Outcome]) -> String {
-    let metric = row.metrics()[index];
-    let mut texts = vec![title(row.title(), &metric), metric.unit.to_owned()];
-    for column in columns {
-        texts.push(cell(row, index, column, outcomes));
+    fn ratio_titles(&self, ours: &str) -> Vec<String> {
+        let others = self.compared(ours).into_iter();
+        others
+            .map(|other| format!("{ours} ÷ {}", title_of(&other.name)))
+            .collect()
     }
-    for other in compared(Kind::Towline, columns) {
-        texts.push(compare((row, index), [Kind::Towline, other.kind], outcomes));
+
+    fn ratios(&self, ours: &str, row: &Row, index: usize) -> Vec<String> {
+        let own = self.series(row, index, ours);
+        let others = self.compared(ours).into_iter();
+        others
+            .map(|other| own.ratio(&self.series(row, index, &other.name)))
+            .collect()
     }
-    series::line(&texts)
-}
 
-/// The subjects that one of ours is compared with: all others, when it is in the table.
-fn compared(ours: Kind, columns: &[Column]) -> Vec<&Column> {
-    let there = columns.iter().any(|column| column.kind == ours);
-    let others = columns.iter().filter(|column| column.kind != ours);
-    others.filter(|_| there).collect()
-}
-
-/// Ours as a multiple of another, or nothing.
-fn compare((row, index): (Row, usize), kinds: [Kind; 2], outcomes: &[Outcome]) -> String {
-    let [ours, other] = kinds.map(|kind| series(row, index, kind, outcomes));
-    ours.ratio(&other)
-}
-
-fn cell(row: Row, index: usize, column: &Column, outcomes: &[Outcome]) -> String {
-    if !column.installed {
-        return "not installed".to_owned();
+    fn marks(&self, row: &Row, subject: &str) -> String {
+        let marks = self.cells(row.name, subject).flat_map(Outcome::marks);
+        let mut marks: Vec<_> = marks.filter(|(_, applies)| *applies).collect();
+        marks.sort_unstable();
+        marks.dedup();
+        marks.into_iter().map(|(mark, _)| mark).collect()
     }
-    series(row, index, column.kind, outcomes).cell()
+
+    fn cells(&self, row: &str, subject: &str) -> impl Iterator<Item = &'a Outcome> {
+        self.outcomes()
+            .filter(move |one| one.row == row && one.subject == subject)
+    }
+
+    fn outcomes(&self) -> impl Iterator<Item = &'a Outcome> {
+        let loss = self.loss;
+        self.outcomes
+            .iter()
+            .filter(move |one| one.loss.as_deref() == loss)
+    }
 }
 
-/// What a subject measured of a figure.
-pub fn series(row: Row, index: usize, kind: Kind, outcomes: &[Outcome]) -> Series<'_> {
-    let of_cell = |one: &&Outcome| one.row == row && one.kind == kind;
-    let cell = outcomes.iter().filter(of_cell);
-    Series::of(cell.map(|one| (one.round, &one.figures)), index)
+/// The title of a subject's column.
+pub fn title_of(name: &str) -> String {
+    match name {
+        "rathole-plain" => format!("{name} (not encrypted)"),
+        _ => name.to_owned(),
+    }
 }
 
-fn failures(outcomes: &[Outcome]) -> Vec<String> {
-    let failed = outcomes.iter().filter_map(|outcome| {
-        let failure = outcome.figures.as_ref().err()?;
-        let (title, kind) = (outcome.row.title(), outcome.kind.name());
-        let (word, round, why) = (failure.word(), outcome.round, &failure.why);
-        Some(format!("- {word}: {kind}, {title}, round {round}: {why}"))
-    });
-    failed.collect()
+/// The first two lines of a table with so many columns of text.
+fn head(titles: &[String], texts: usize) -> Vec<String> {
+    let figures = "---:|".repeat(titles.len() - texts);
+    vec![line(titles), format!("|{}{figures}", "---|".repeat(texts))]
+}
+
+fn line(cells: &[String]) -> String {
+    format!("| {} |", cells.join(" | "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Failure;
+    use crate::rows::Figures;
 
-    fn outcome(kind: Kind, round: u32, figures: Result<Figures, &str>) -> Outcome {
+    fn outcome(subject: &str, round: u32, figures: Result<Figures, &str>) -> Outcome {
         Outcome {
-            row: Row::Connect8,
-            kind,
+            loss: None,
+            row: "download".to_owned(),
+            subject: subject.to_owned(),
             round,
+            others: 0.0,
+            late: 0.1,
             figures: figures.map_err(|why| Failure {
-                stood_still: why == "stands still",
+                timed_out: why == "too slow",
                 why: why.to_owned(),
             }),
         }
     }
 
-    fn column(kind: Kind, installed: bool) -> Column {
-        Column { kind, installed }
-    }
-
-    fn lines(columns: &[Column], outcomes: &[Outcome]) -> Vec<String> {
-        let text = markdown(&[Row::Connect8], columns, outcomes);
-        text.lines().map(str::to_owned).collect()
+    fn lines(subjects: &[&str], loss: Option<&str>, outcomes: &[Outcome]) -> Vec<String> {
+        let columns = subjects.iter().map(|name| Column {
+            name: (*name).to_owned(),
+            peer: (*name).to_owned(),
+            description: String::new(),
+        });
+        let columns: Vec<Column> = columns.collect();
+        let columns = &columns;
+        let table = Table {
+            loss,
+            columns,
+            outcomes,
+        };
+        table.markdown().lines().map(str::to_owned).collect()
     }
 
     #[test]
-    fn medians_stand_with_their_ends_and_ratios() {
-        let columns = [column(Kind::Direct, true), column(Kind::Towline, true)];
-        let figures = |rate, p50| Ok(vec![Some(rate), Some(p50), None, None, None, None, None]);
-        let outcomes = [
-            outcome(Kind::Direct, 1, figures(20_000.0, 10.0)),
-            outcome(Kind::Towline, 1, figures(9_000.0, 40.0)),
-            outcome(Kind::Direct, 2, figures(20_000.0, 10.0)),
-            outcome(Kind::Towline, 2, figures(11_000.0, 60.0)),
+    fn a_table_has_medians_and_ratios_of_the_rows_of_its_loss() {
+        let mut outcomes = [
+            outcome("towline", 1, Ok(vec![Some(110.0), Some(150.0)])),
+            outcome("rathole-plain", 1, Err("too slow")),
+            outcome("towline", 3, Ok(vec![Some(999.0), None])),
+            outcome("towline", 2, Ok(vec![Some(130.0), None])),
+            outcome("rathole-plain", 2, Ok(vec![Some(65.0), None])),
         ];
-        let lines = lines(&columns, &outcomes);
-        assert_eq!(
-            lines[0],
-            "| row | unit | direct | towline | towline ÷ direct |"
+        for (index, outcome) in outcomes.iter_mut().enumerate() {
+            outcome.loss = Some(if index == 2 { "0%" } else { "1%" }.to_owned());
+        }
+        let lines = lines(
+            &["direct", "towline", "rathole-plain"],
+            Some("1%"),
+            &outcomes,
         );
-        assert_eq!(lines[1], "|---|---|---:|---:|---:|");
+        let head = "| row, loss 1% | unit | towline | rathole-plain (not encrypted) | towline ÷ \
+                    rathole-plain (not encrypted) |";
+        assert_eq!(lines[..2], [head, "|---|---|---:|---:|---:|"]);
         assert_eq!(
             lines[2],
-            "| connect-request-close, 8 workers: rate ↑ | /s | 20,000 [20,000–20,000] | \
-             10,000 [9,000–11,000] | 0.50 × |"
+            "| one download of 20 MB: on a fresh session ↑ | Mbit/s | 120 [110–130] | \
+             65.0, 1 of 2 timed out, see below | 2.00 × (1 round) |"
         );
-        assert!(lines[3].ends_with("| 10.0 [10.0–10.0] | 50.0 [40.0–60.0] | 5.00 × |"));
-        assert!(lines[4].ends_with("| – | – | – |"), "{}", lines[4]);
-        assert_eq!(lines.len(), 10);
-    }
-
-    #[test]
-    fn a_ratio_is_of_rounds_that_both_have() {
-        let columns = [column(Kind::Towline, true), column(Kind::Reference, true)];
-        let rate = |rate| Ok(vec![Some(rate)]);
-        let mut outcomes = vec![
-            outcome(Kind::Towline, 1, rate(10.0)),
-            outcome(Kind::Reference, 1, rate(5.0)),
-            outcome(Kind::Towline, 2, rate(90.0)),
-            outcome(Kind::Reference, 2, Err("stands still")),
-        ];
-        let text = &lines(&columns, &outcomes)[2];
         assert!(
-            text.ends_with("| 5.00, 1 of 2 stood still, see below | 2.00 × (1 round) |"),
-            "{text}"
+            lines[3].ends_with("| 150 | 1 of 2 timed out, see below | – |"),
+            "{}",
+            lines[3]
         );
-        outcomes.push(outcome(Kind::Towline, 3, rate(10.0)));
-        outcomes.push(outcome(Kind::Reference, 3, rate(1.0)));
-        let text = &lines(&columns, &outcomes)[2];
-        assert!(text.ends_with("| 3.33 × (2 rounds) |"), "{text}");
+        let note = "- timed out: rathole-plain, one download of 20 MB, round 1: too slow";
+        assert_eq!(lines[5..], [note]);
     }
 
     #[test]
     fn small_datagrams_have_ratios_of_their_own() {
-        let kinds = [Kind::Towline, Kind::TowlineSmall, Kind::Reference];
-        let columns = kinds.map(|kind| column(kind, true));
+        let figure = |value| Ok(vec![Some(value)]);
         let outcomes = [
-            outcome(Kind::Towline, 1, Ok(vec![Some(9.0)])),
-            outcome(Kind::TowlineSmall, 1, Ok(vec![Some(8.0)])),
-            outcome(Kind::Reference, 1, Ok(vec![Some(2.0)])),
+            outcome("towline", 1, figure(9.0)),
+            outcome(SMALL, 1, figure(8.0)),
+            outcome("reference", 1, figure(2.0)),
         ];
-        let text = lines(&columns, &outcomes);
-        let end = text.len() - 4;
+        let lines = lines(&["towline", SMALL, "reference"], None, &outcomes);
+        let end = lines.len() - 4;
         let expected = [
             "| row | towline-1472 ÷ reference |",
             "|---|---:|",
-            "| connect-request-close, 8 workers: rate ↑ | 4.00 × |",
+            "| one download of 20 MB: on a fresh session ↑ | 4.00 × |",
         ];
-        assert_eq!(text[end..end + 3], expected, "{text:?}");
+        assert_eq!(lines[end..end + 3], expected, "{lines:?}");
+        assert!(
+            lines[0].starts_with("| row | unit | towline |"),
+            "{lines:?}"
+        );
     }
 
     #[test]
-    fn what_failed_or_is_missing_says_so() {
-        let columns = [column(Kind::Towline, true), column(Kind::Reference, true)];
-        let figures = || Ok(vec![Some(1.0); 7]);
-        let outcomes = [
-            outcome(Kind::Towline, 1, figures()),
-            outcome(Kind::Reference, 1, Err("stands still")),
-            outcome(Kind::Towline, 2, Err("refused")),
-            outcome(Kind::Reference, 2, Err("stands still")),
-        ];
-        let text = lines(&columns, &outcomes);
+    fn figures_that_cannot_be_trusted_are_marked() {
+        let mut late = outcome("towline", 1, Ok(vec![Some(1.0), None]));
+        late.late = 2.5;
+        let mut both = late.clone();
+        (both.round, both.others) = (2, 50.0);
+        let lines = lines(&["towline"], None, &[late, both]);
         assert!(
-            text[2].ends_with("| 1.00, 1 of 2 failed, see below | stood still, see below | – |"),
+            lines[2].ends_with("| 1.00 [1.00–1.00] † ‡ |"),
             "{}",
-            text[2]
+            lines[2]
         );
-        let note =
-            "- stood still: reference, connect-request-close, 8 workers, round 1: stands still";
-        assert_eq!(text[10], note);
-        assert_eq!(text.len(), 13);
-
-        let missing = lines(&[column(Kind::Reference, false)], &[]);
-        assert_eq!(missing[0], "| row | unit | reference |");
-        assert!(missing[2].ends_with("| not installed |"));
+        let note = "- ‡ towline, one download of 20 MB, round 2: others used 50.0 % of the cores";
+        assert_eq!(lines[lines.len() - 1], note);
+        assert_eq!(
+            lines.iter().filter(|line| line.starts_with("- †")).count(),
+            2
+        );
     }
 }

@@ -1,15 +1,10 @@
-//! The target: a listener for each thing that a row needs, in two processes. Those for bulk are
-//! not those for small messages, so that these are not kept waiting by the target's own work.
+//! The target: a listener for each service, in two processes. Those for bulk are not those for
+//! small messages, so that small messages do not wait for the target's own work.
 //!
-//! `source` sends from the first byte that it gets until its peer is gone, `sink` swallows and
-//! counts, `sunk` tells how much all sinks have swallowed; `echo` sends back, `once` sends one
-//! message back and closes first. What is uploaded is counted here, where it arrives: what a
-//! client could write may still be queued.
+//! Uploads are counted here, where they arrive: what a client could write may still be queued.
 
 use std::future::Future;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::process::Stdio;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,198 +12,202 @@ use std::{io, iter};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::CHUNK;
+use crate::place::Stage;
+use crate::process::{Part, say, told};
 
 /// Bytes of a small message and of its answer.
 pub const MESSAGE: usize = 64;
 
+/// Bytes of an order: how many of the next bytes to discard, then how many to send, as two
+/// big-endian numbers of 64 bits.
+pub const ORDER: usize = 16;
+
 /// How long the target may take to start or to answer.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Where clients find the target's services.
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// What clients can reach at a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Addresses {
-    /// Sends from the first byte that it gets until its peer is gone.
-    pub source: SocketAddr,
-    /// Swallows.
-    pub sink: SocketAddr,
-    /// Sends back what it gets.
-    pub echo: SocketAddr,
-    /// Sends back one message and closes.
-    pub once: SocketAddr,
+pub enum Service {
+    /// Obeys orders, see [`ORDER`], one after the other.
+    Orders,
+    /// Discards and counts.
+    Sink,
+    /// Sends each message back.
+    Echo,
+    /// Sends one message back and closes.
+    Once,
 }
 
-/// The target's processes, as the generator holds them; they end when this is dropped.
+/// The address of each service, in the order of [`Service::ALL`].
+pub type Addresses = [SocketAddr; Service::ALL.len()];
+
+/// The target's processes; they end when this is dropped.
 #[derive(Debug)]
 pub struct Target {
-    /// Where it listens.
+    /// The services.
     pub at: Addresses,
+    /// The service [`Service::Orders`] with a congestion control of its own, if that was asked for.
+    pub other: Option<SocketAddr>,
     sunk: SocketAddr,
-    _processes: [Child; 2],
+    _parts: [Part; 2],
 }
 
-/// What a process of the target is told on its command line.
-#[derive(Debug, Clone, Copy, Args)]
+/// The command line of a process of the target.
+#[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
-    /// Which services it has.
-    part: Part,
+    half: Half,
+    listen: IpAddr,
+    /// A congestion control for one more listener.
+    other: Option<String>,
 }
 
 /// A process of the target.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Part {
-    /// What moves many bytes.
+enum Half {
     Bulk,
-    /// What answers messages.
     Small,
 }
 
-/// What is listened for.
+/// What a listener does for each connection.
 #[derive(Debug, Clone, Copy)]
-enum Service {
-    Source,
+enum Work {
+    Orders,
     Sink,
+    /// Tells the number of bytes that the sink has received so far.
     Sunk,
-    Echo,
-    Once,
+    Echo {
+        messages: usize,
+    },
 }
 
-// === impl Addresses ===
+// === impl Service ===
 
-impl From<[SocketAddr; 4]> for Addresses {
-    /// In the order of [`Addresses::named`].
-    fn from([source, sink, echo, once]: [SocketAddr; 4]) -> Self {
-        Self {
-            source,
-            sink,
-            echo,
-            once,
+impl Service {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Orders, Self::Sink, Self::Echo, Self::Once];
+
+    /// The name under which a subject forwards it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Orders => "orders",
+            Self::Sink => "sink",
+            Self::Echo => "echo",
+            Self::Once => "once",
         }
     }
-}
 
-impl Addresses {
-    /// Each with the name of its service.
-    pub fn named(&self) -> [(&'static str, SocketAddr); 4] {
-        [
-            ("source", self.source),
-            ("sink", self.sink),
-            ("echo", self.echo),
-            ("once", self.once),
-        ]
+    /// Its place in [`Addresses`].
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Orders => 0,
+            Self::Sink => 1,
+            Self::Echo => 2,
+            Self::Once => 3,
+        }
     }
 }
 
 // === impl Target ===
 
 impl Target {
-    /// Starts the target and waits until it listens.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub async fn start() -> Result<Self> {
-        let (bulk, [source, sink, sunk]) = start("bulk").await?;
-        let (small, [echo, once]) = start("small").await?;
+    /// Starts the target at the far side of a place and waits until all its services listen; with
+    /// `other`, orders are also taken by a listener whose connections have this congestion control.
+    pub async fn start(stage: &Stage<'_>, other: Option<&str>) -> Result<Self> {
+        let listen = stage.far_address().to_string();
+        let start = |half| {
+            let arguments = ["target", half, &listen].into_iter().chain(other);
+            let arguments: Vec<String> = arguments.map(str::to_owned).collect();
+            stage.far(|| Part::start(&arguments))
+        };
+        let (mut bulk, mut small) = (start("bulk")?, start("small")?);
+        let [orders, sink, sunk] = addresses(&mut bulk).await?;
+        let other = match other {
+            Some(_) => Some(addresses::<1>(&mut bulk).await?[0]),
+            None => None,
+        };
+        let [echo, once] = addresses(&mut small).await?;
         Ok(Self {
-            at: Addresses {
-                source,
-                sink,
-                echo,
-                once,
-            },
+            at: [orders, sink, echo, once],
+            other,
             sunk,
-            _processes: [bulk, small],
+            _parts: [bulk, small],
         })
     }
 
-    /// How many bytes all sinks have swallowed so far.
-    ///
-    /// # Errors
-    /// When the target does not answer.
+    /// How many bytes the sink has received so far.
     pub async fn sunk(&self) -> Result<u64> {
         let answer = async { TcpStream::connect(self.sunk).await?.read_u64().await };
         Ok(timeout(LIMIT, answer).await??)
     }
 }
 
-// === impl Part ===
-
-impl Part {
-    /// Its services, in the order in which the addresses are told.
-    fn services(self) -> &'static [Service] {
-        match self {
-            Self::Bulk => &[Service::Source, Service::Sink, Service::Sunk],
-            Self::Small => &[Service::Echo, Service::Once],
-        }
+async fn addresses<const N: usize>(part: &mut Part) -> Result<[SocketAddr; N]> {
+    let mut addresses = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)); N];
+    for address in &mut addresses {
+        let line = part.line(LIMIT).await.context("start the target")?;
+        *address = line.parse().map_err(|_| anyhow!("the target: {line}"))?;
     }
+    Ok(addresses)
 }
 
-// === impl Service ===
-
-impl Service {
-    async fn serve(self, stream: TcpStream, sunk: &AtomicU64) -> io::Result<()> {
-        match self {
-            Self::Source => source(stream).await,
-            Self::Sink => sink(stream, sunk).await,
-            Self::Echo => echo(stream, usize::MAX).await,
-            Self::Once => echo(stream, 1).await,
-            Self::Sunk => sunk_so_far(stream, sunk).await,
-        }
-    }
-}
-
-/// Starts the part of the target with this name and waits until all its services listen.
-async fn start<const N: usize>(part: &str) -> Result<(Child, [SocketAddr; N])> {
-    let mut process = Command::new("/proc/self/exe")
-        .args(["target", part])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .context("start the target")?;
-    let stdout = process.stdout.take().context("the target has a stdout")?;
-    let mut lines = BufReader::new(stdout).lines();
-    let mut services = Vec::new();
-    while services.len() < N {
-        let line = timeout(LIMIT, lines.next_line()).await??;
-        services.push(line.context("the target ended")?.parse()?);
-    }
-    let services = <[SocketAddr; N]>::try_from(services);
-    let services = services.map_err(|_| anyhow!("not as many services as were asked for"))?;
-    Ok((process, services))
-}
-
-/// Is a part of the target: prints an address per service and serves until stdin ends, as it does
-/// when the process that started it is gone.
-///
-/// # Errors
-/// When it cannot listen.
+/// Serves one half of the target: prints the address of each listener and ends with stdin.
 pub async fn serve(args: &TargetArgs) -> Result<()> {
-    let sunk = Arc::new(AtomicU64::new(0));
-    let mut listeners = JoinSet::new();
-    for service in args.part.services() {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        writeln!(io::stdout().lock(), "{}", listener.local_addr()?)?;
+    let works: &[Work] = match args.half {
+        Half::Bulk => &[Work::Orders, Work::Sink, Work::Sunk],
+        Half::Small => &[
+            Work::Echo {
+                messages: usize::MAX,
+            },
+            Work::Echo { messages: 1 },
+        ],
+    };
+    let other = args
+        .other
+        .as_deref()
+        .filter(|_| matches!(args.half, Half::Bulk));
+    let listeners = works.iter().map(|work| (*work, None));
+    let listeners = listeners.chain(other.map(|name| (Work::Orders, Some(name))));
+    let (sunk, mut tasks) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
+    for (work, congestion) in listeners {
+        let listener = match listen(args.listen, congestion) {
+            Ok(listener) => listener,
+            Err(error) => return say(&format!("{error:#}")),
+        };
+        say(&listener.local_addr()?.to_string())?;
         let sunk = Arc::clone(&sunk);
-        listeners.spawn(accept(listener, move |stream| {
+        tasks.spawn(accept(listener, move |stream| {
             let sunk = Arc::clone(&sunk);
-            async move { service.serve(stream, &sunk).await }
+            async move { work.serve(stream, &sunk).await }
         }));
     }
-    let mut stdin = tokio::io::stdin();
     tokio::select! {
-        ended = stdin.read_u8() => match ended {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
-            other => bail!("stdin says nothing, but {other:?}"),
+        line = async { told()?.next_line().await.map_err(anyhow::Error::from) } => match line? {
+            None => Ok(()),
+            Some(line) => bail!("told {line:?}"),
         },
-        ended = listeners.join_next() => bail!("a listener ended: {ended:?}"),
+        ended = tasks.join_next() => bail!("a listener ended: {ended:?}"),
     }
+}
+
+/// Connections that a socket accepts inherit its congestion control.
+fn listen(address: IpAddr, congestion: Option<&str>) -> Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    if let Some(name) = congestion {
+        let set = SockRef::from(&socket).set_tcp_congestion(name.as_bytes());
+        set.with_context(|| format!("set the congestion control {name}"))?;
+    }
+    socket.bind((address, 0).into())?;
+    Ok(socket.listen(BACKLOG)?)
 }
 
 async fn accept<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F) -> io::Result<()>
@@ -223,43 +222,63 @@ where
                 stream.set_nodelay(true)?;
                 connections.spawn(serve(stream));
             }
-            // How a peer ends its connection is its own business.
+            // A connection may end in any way.
             Some(_ended) = connections.join_next() => {}
         }
     }
 }
 
-/// Asked first, as servers are: konnectivity may send what comes unasked before its own answer.
-async fn source(mut stream: TcpStream) -> io::Result<()> {
-    stream.read_u8().await?;
-    let bytes: Vec<u8> = iter::successors(Some(0_u8), |byte| Some(byte.wrapping_mul(5) ^ 0x1d))
-        .take(CHUNK)
-        .collect();
-    loop {
-        stream.write_all(&bytes).await?;
+// === impl Work ===
+
+impl Work {
+    async fn serve(self, mut stream: TcpStream, sunk: &AtomicU64) -> io::Result<()> {
+        match self {
+            Self::Orders => obey(stream).await,
+            Self::Sink => {
+                let mut buffer = vec![0; CHUNK];
+                loop {
+                    match stream.read(&mut buffer).await? {
+                        0 => return Ok(()),
+                        count => sunk.fetch_add(length(count), Ordering::Relaxed),
+                    };
+                }
+            }
+            Self::Sunk => stream.write_u64(sunk.load(Ordering::Relaxed)).await,
+            Self::Echo { messages } => {
+                let mut message = [0; MESSAGE];
+                for _ in 0..messages {
+                    stream.read_exact(&mut message).await?;
+                    stream.write_all(&message).await?;
+                }
+                Ok(())
+            }
+        }
     }
 }
 
-async fn sink(mut stream: TcpStream, sunk: &AtomicU64) -> io::Result<()> {
+/// Serves orders until the stream ends. The first bytes come from the client in any case:
+/// konnectivity may forward what a target sends unasked before its own answer to CONNECT.
+async fn obey(mut stream: TcpStream) -> io::Result<()> {
+    let bytes = iter::successors(Some(0_u8), |byte| Some(byte.wrapping_mul(5) ^ 0x1d));
+    let bytes: Vec<u8> = bytes.take(CHUNK).collect();
     let mut buffer = vec![0; CHUNK];
+    let most = |left: u64| usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
     loop {
-        match stream.read(&mut buffer).await? {
-            0 => return Ok(()),
-            // A length fits: it is at most that of the buffer.
-            count => sunk.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed),
-        };
+        let (mut discard, mut send) = (stream.read_u64().await?, stream.read_u64().await?);
+        while discard > 0 {
+            match stream.read(&mut buffer[..most(discard)]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => discard -= length(count),
+            }
+        }
+        while send > 0 {
+            stream.write_all(&bytes[..most(send)]).await?;
+            send -= length(most(send));
+        }
     }
 }
 
-async fn echo(mut stream: TcpStream, messages: usize) -> io::Result<()> {
-    let mut message = [0; MESSAGE];
-    for _ in 0..messages {
-        stream.read_exact(&mut message).await?;
-        stream.write_all(&message).await?;
-    }
-    Ok(())
-}
-
-async fn sunk_so_far(mut stream: TcpStream, sunk: &AtomicU64) -> io::Result<()> {
-    stream.write_u64(sunk.load(Ordering::Relaxed)).await
+/// A length of at most [`CHUNK`].
+fn length(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(0)
 }

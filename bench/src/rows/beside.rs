@@ -1,9 +1,8 @@
-//! A small tunnel beside two bulk downloads, and beside four tunnels more that nobody reads.
+//! A small tunnel beside two bulk downloads, and beside four more downloads that are never read.
 //!
-//! The small tunnel exchanges messages one after the other. It has this process and a target's for
-//! itself: the downloads are a process of their own at either end. With stalled tunnels the same
-//! is measured twice, first without them; then they get a warm-up to fill every buffer on their
-//! way.
+//! The small tunnel exchanges messages one after the other. The downloads have a process of their
+//! own at either end, so that only the subject is shared. With stalled downloads the same is
+//! measured twice, first without them; then they have a warm-up to fill every buffer on their way.
 
 use std::time::Duration;
 
@@ -13,17 +12,18 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 
 use super::{Figures, Metric, count, round_trip};
 use crate::cell::{Cell, Finished};
-use crate::client::{LIMIT, StoodStill};
+use crate::client::{self, LIMIT, TimedOut};
 use crate::downloads::Downloads;
+use crate::target::{ORDER, Service};
 
-pub(super) const METRICS: [Metric; 4] = [
+pub const METRICS: [Metric; 4] = [
     Metric::lower("p50", "µs"),
     Metric::lower("p99", "µs"),
     Metric::lower("max", "µs"),
     Metric::higher("bulk rate", "Gbit/s"),
 ];
 
-pub(super) const STALLED_METRICS: [Metric; 9] = [
+pub const STALLED_METRICS: [Metric; 9] = [
     Metric::lower("p50", "µs"),
     Metric::lower("p99", "µs"),
     Metric::lower("max", "µs"),
@@ -41,7 +41,7 @@ const BULK: u32 = 2;
 /// Downloads that are never read.
 const STALLED: u32 = 4;
 
-/// What is seen of a session in one window.
+/// What is measured in one window.
 struct Seen {
     p50: f64,
     p99: f64,
@@ -50,7 +50,7 @@ struct Seen {
 }
 
 /// Beside the downloads alone.
-pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
+pub async fn measure(cell: &Cell<'_>) -> Result<Figures> {
     let (mut downloads, mut small) = open(cell).await?;
     let seen = watch(cell, &mut downloads, &mut small).await?;
     let figures = [seen.p50, seen.p99, seen.max, seen.gbits];
@@ -58,14 +58,18 @@ pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
 }
 
 /// Beside the downloads alone, then beside stalled ones as well.
-pub(super) async fn measure_stalled(cell: &Cell<'_>) -> Result<Figures> {
+pub async fn measure_stalled(cell: &Cell<'_>) -> Result<Figures> {
     let (mut downloads, mut small) = open(cell).await?;
     let before = watch(cell, &mut downloads, &mut small).await;
     let before = before.context("beside bulk alone")?;
     let mut stalled = Vec::new();
     for number in 1..=STALLED {
-        let opened = cell.route.download(cell.at.source).await;
-        stalled.push(opened.with_context(|| format!("stalled tunnel {number}"))?);
+        let context = || format!("stalled tunnel {number}");
+        let mut stream = cell.open(Service::Orders).await.with_context(context)?;
+        client::order(&mut stream, &mut [0; ORDER], u64::MAX)
+            .await
+            .with_context(context)?;
+        stalled.push(stream);
         sleep(cell.plan.warm_up / STALLED).await;
     }
     let with = watch(cell, &mut downloads, &mut small).await;
@@ -86,9 +90,9 @@ pub(super) async fn measure_stalled(cell: &Cell<'_>) -> Result<Figures> {
 }
 
 async fn open(cell: &Cell<'_>) -> Result<(Downloads, TcpStream)> {
-    let downloads = Downloads::start(cell.route, cell.at.source, BULK).await;
+    let downloads = Downloads::start(cell.entry(Service::Orders), BULK).await;
     let downloads = downloads.context("bulk")?;
-    let small = cell.route.open(cell.at.echo).await.context("small")?;
+    let small = cell.open(Service::Echo).await.context("small")?;
     Ok((downloads, small))
 }
 
@@ -107,8 +111,8 @@ async fn watch(cell: &Cell<'_>, downloads: &mut Downloads, small: &mut TcpStream
             window.end + LIMIT,
             round_trip::exchanges(small, window, &finished),
         );
-        let still = || StoodStill(format!("stood still after {} exchanges", finished.count()));
-        done.await.with_context(still)?
+        let after = || TimedOut(format!("no answer after {} exchanges", finished.count()));
+        done.await.with_context(after)?
     };
     let (gbits, mut latencies): (f64, Vec<Duration>) = tokio::try_join!(gbits, exchanges)?;
     latencies.sort_unstable();

@@ -1,10 +1,9 @@
 //! Connect, one message there and back, close.
 //!
 //! The target closes first, right behind its answer, as a server without keep-alive does, and the
-//! client closes once it has the answer. Only in this order does the reference end a tunnel at
-//! all: it never tells a target that the client has finished.
+//! client closes once it has the answer. The Go reference ends a tunnel only in this order: it
+//! does not tell a target that the client has finished.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,9 +12,10 @@ use tokio::time::Instant;
 
 use super::{Figures, Metric, by_program, count, round_trip};
 use crate::cell::{Cell, Finished, Window, latencies};
-use crate::client::{self, Route};
+use crate::client::{self, Entry};
+use crate::target::Service;
 
-pub(super) const METRICS: [Metric; 7] = [
+pub const METRICS: [Metric; 7] = [
     Metric::higher("rate", "/s"),
     Metric::lower("p50", "µs"),
     Metric::lower("p99", "µs"),
@@ -25,11 +25,11 @@ pub(super) const METRICS: [Metric; 7] = [
     Metric::lower("CPU per tunnel, agent", "µs"),
 ];
 
-pub(super) async fn measure(cell: &Cell<'_>, workers: u32) -> Result<Figures> {
+pub async fn measure(cell: &Cell<'_>, workers: u32) -> Result<Figures> {
     let (window, finished) = (cell.window(), Finished::default());
     let mut set = JoinSet::new();
     for _ in 0..workers {
-        set.spawn(work(cell.route, cell.at.once, window, finished.clone()));
+        set.spawn(work(cell.entry(Service::Once), window, finished.clone()));
     }
     let (latencies, cpu) = tokio::try_join!(latencies(&mut set, &finished), cell.cpu_in(window))?;
     let mut figures = round_trip::figures(&latencies, cell.plan.window)?;
@@ -39,16 +39,11 @@ pub(super) async fn measure(cell: &Cell<'_>, workers: u32) -> Result<Figures> {
     Ok(figures)
 }
 
-async fn work(
-    route: Route,
-    target: SocketAddr,
-    window: Window,
-    finished: Finished,
-) -> Result<Vec<Duration>> {
+async fn work(entry: Entry, window: Window, finished: Finished) -> Result<Vec<Duration>> {
     let mut latencies = Vec::new();
     let mut begin = Instant::now();
     while begin < window.end {
-        client::exchange(&mut route.open(target).await?).await?;
+        client::exchange(&mut entry.open().await?).await?;
         finished.add();
         let end = Instant::now();
         if window.counts(begin) {

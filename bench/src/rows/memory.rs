@@ -1,9 +1,6 @@
-//! Memory: what tunnels cost, idle ones and busy ones, and what stays when they are gone.
+//! Memory: what idle and busy tunnels cost, and what remains when they are closed.
 //!
-//! They are opened and closed twice: a process that keeps something for good would keep more.
-
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+//! Idle ones are opened and closed twice: a process with a leak would keep more.
 
 use anyhow::{Context, Result};
 use tokio::io::AsyncReadExt;
@@ -13,11 +10,11 @@ use tokio::time::{sleep, timeout};
 
 use super::{Figures, Metric, by_program, count};
 use crate::cell::{Cell, keep_working, memory};
-use crate::client::{self, CHUNK, LIMIT, StoodStill};
-use crate::downloads::receive;
+use crate::client::{self, CHUNK, Flow, LIMIT, TimedOut};
 use crate::proc_fs::Memory;
+use crate::target::{ORDER, Service};
 
-pub(super) const METRICS: [Metric; 9] = [
+pub const METRICS: [Metric; 9] = [
     Metric::lower("per tunnel, server + agent (RSS)", "KiB"),
     Metric::lower("per tunnel, server (RSS)", "KiB"),
     Metric::lower("per tunnel, agent (RSS)", "KiB"),
@@ -31,7 +28,7 @@ pub(super) const METRICS: [Metric; 9] = [
 
 /// What the tunnels do while the memory is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tunnels {
+pub enum Tunnels {
     /// Nothing, after one exchange.
     Idle,
     /// Each carries a download.
@@ -41,7 +38,7 @@ pub(super) enum Tunnels {
 /// Tunnels that are opened at the same time: few, because each handshake has buffers of its own.
 const OPENERS: u32 = 16;
 
-pub(super) async fn measure(cell: &Cell<'_>, kind: Tunnels) -> Result<Figures> {
+pub async fn measure(cell: &Cell<'_>, kind: Tunnels) -> Result<Figures> {
     warm_up(cell, kind).await.context("warm-up")?;
     let mib = |all: &[Memory]| {
         let all: Vec<f64> = all.iter().map(|one| count(one.rss) / 1024.0).collect();
@@ -83,15 +80,15 @@ pub(super) async fn measure(cell: &Cell<'_>, kind: Tunnels) -> Result<Figures> {
     ])
 }
 
-/// One tunnel of the kind, used and closed: what a process has once, whatever it serves, is there
-/// from then on.
+/// One tunnel of the kind, used and closed: what a process allocates once is allocated then.
 async fn warm_up(cell: &Cell<'_>, kind: Tunnels) -> Result<()> {
-    client::exchange(&mut cell.route.open(cell.at.echo).await?).await?;
+    client::exchange(&mut cell.open(Service::Echo).await?).await?;
     if kind == Tunnels::Busy {
-        let mut stream = cell.route.download(cell.at.source).await?;
+        let mut stream = cell.open(Service::Orders).await?;
+        client::order(&mut stream, &mut [0; ORDER], u64::MAX).await?;
         let mut chunk = vec![0; CHUNK];
         let read = timeout(LIMIT, stream.read_exact(&mut chunk)).await;
-        read.with_context(|| StoodStill(format!("no chunk within {LIMIT:?}")))??;
+        read.with_context(|| TimedOut(format!("no chunk within {LIMIT:?}")))??;
     }
     Ok(())
 }
@@ -104,7 +101,7 @@ async fn open_and_close(cell: &Cell<'_>, kind: Tunnels) -> Result<(u32, Vec<Memo
     }
 }
 
-/// The memory with so many idle tunnels; they are closed when this is done.
+/// The memory with so many idle tunnels, which are closed then.
 async fn idle(cell: &Cell<'_>, tunnels: u32) -> Result<(u32, Vec<Memory>)> {
     let open = open(cell, tunnels).await?;
     sleep(cell.plan.settle).await;
@@ -115,18 +112,16 @@ async fn idle(cell: &Cell<'_>, tunnels: u32) -> Result<(u32, Vec<Memory>)> {
 
 /// The memory with so many downloads.
 async fn busy(cell: &Cell<'_>, tunnels: u32) -> Result<(u32, Vec<Memory>)> {
-    let received = Arc::new(AtomicU64::new(0));
-    let mut downloads = JoinSet::new();
+    let (flow, mut downloads) = (Flow::default(), JoinSet::new());
     for _ in 0..tunnels {
-        let stream = cell.route.download(cell.at.source).await?;
-        downloads.spawn(receive(stream, Arc::clone(&received)));
+        cell.download(&mut downloads, &flow).await?;
     }
     keep_working(&mut downloads, cell.plan.warm_up + cell.plan.window).await?;
     Ok((tunnels, memory(&cell.pids())?))
 }
 
 async fn open(cell: &Cell<'_>, tunnels: u32) -> Result<Vec<TcpStream>> {
-    let (route, target) = (cell.route, cell.at.echo);
+    let entry = cell.entry(Service::Echo);
     let mut openers = JoinSet::new();
     for opener in 0..OPENERS {
         let share = (opener..tunnels).step_by(usize::try_from(OPENERS)?).count();
@@ -134,7 +129,7 @@ async fn open(cell: &Cell<'_>, tunnels: u32) -> Result<Vec<TcpStream>> {
             let mut open = Vec::with_capacity(share);
             for number in 0..share {
                 let context = || format!("after {number} tunnels of {share} of an opener");
-                let mut tunnel = route.open(target).await.with_context(context)?;
+                let mut tunnel = entry.open().await.with_context(context)?;
                 client::exchange(&mut tunnel).await.with_context(context)?;
                 open.push(tunnel);
             }

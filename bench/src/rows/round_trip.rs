@@ -1,4 +1,4 @@
-//! Small messages on tunnels that are open already, and how often somebody had to be woken up.
+//! Small messages on tunnels that are open already, and how often a process is woken up.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Figures, Metric, by_program, count};
 use crate::cell::{Cell, Finished, Window, latencies};
-use crate::client::{self, LIMIT, StoodStill};
+use crate::client::{self, LIMIT, TimedOut};
 use crate::stats::percentile;
+use crate::target::Service;
 
-pub(super) const METRICS: [Metric; 10] = [
+pub const METRICS: [Metric; 10] = [
     Metric::higher("rate", "/s"),
     Metric::lower("p50", "µs"),
     Metric::lower("p99", "µs"),
@@ -25,10 +26,10 @@ pub(super) const METRICS: [Metric; 10] = [
     Metric::lower("wake-ups per message, load generator", ""),
 ];
 
-pub(super) async fn measure(cell: &Cell<'_>, tunnels: u32) -> Result<Figures> {
+pub async fn measure(cell: &Cell<'_>, tunnels: u32) -> Result<Figures> {
     let mut open = Vec::new();
     for _ in 0..tunnels {
-        open.push(cell.route.open(cell.at.echo).await?);
+        open.push(cell.open(Service::Echo).await?);
     }
     let (window, finished) = (cell.window(), Finished::default());
     let mut workers = JoinSet::new();
@@ -36,13 +37,14 @@ pub(super) async fn measure(cell: &Cell<'_>, tunnels: u32) -> Result<Figures> {
         let finished = finished.clone();
         workers.spawn(async move { exchanges(&mut tunnel, window, &finished).await });
     }
-    // Exchanges have no deadlines of their own here, so that timers are no part of what they cost.
+    // Exchanges have no deadlines of their own, so that timers add no cost.
     let latencies = async {
         let all = timeout_at(window.end + LIMIT, latencies(&mut workers, &finished)).await;
         all.with_context(|| {
             let finished = finished.count();
-            let text = format!("a tunnel stands still for {LIMIT:?}, after {finished} exchanges");
-            StoodStill(text)
+            TimedOut(format!(
+                "no answer within {LIMIT:?}, after {finished} exchanges"
+            ))
         })?
     };
     let (latencies, cpu, wake_ups) =
@@ -52,14 +54,15 @@ pub(super) async fn measure(cell: &Cell<'_>, tunnels: u32) -> Result<Figures> {
     let cpu = cpu.into_iter().map(|seconds| seconds * 1e6 / messages);
     figures.extend(by_program(&cpu.collect::<Vec<_>>()));
     let each = |number: u64| count(number) / messages;
-    let programs: Vec<f64> = wake_ups.programs.into_iter().map(each).collect();
-    let [_, server, agent] = by_program(&programs);
-    figures.extend([server, agent, Some(each(wake_ups.generator))]);
+    let mut wake_ups: Vec<f64> = wake_ups.into_iter().map(each).collect();
+    let generator = wake_ups.pop();
+    let [_, server, agent] = by_program(&wake_ups);
+    figures.extend([server, agent, generator]);
     Ok(figures)
 }
 
 /// Exchanges messages to the end of the window.
-pub(super) async fn exchanges(
+pub async fn exchanges(
     tunnel: &mut TcpStream,
     window: Window,
     finished: &Finished,
@@ -81,15 +84,15 @@ pub(super) async fn exchanges(
 }
 
 /// Rate, percentiles and maximum of sorted latencies.
-pub(super) fn figures(latencies: &[Duration], window: Duration) -> Result<Figures> {
+pub fn figures(latencies: &[Duration], window: Duration) -> Result<Figures> {
     let [p50, p99, max] = percentiles(latencies)?;
     let rate = count(u64::try_from(latencies.len())?) / window.as_secs_f64();
     Ok([rate, p50, p99, max].map(Some).to_vec())
 }
 
 /// The 50th and the 99th percentile and the largest of sorted latencies, in microseconds.
-pub(super) fn percentiles(latencies: &[Duration]) -> Result<[f64; 3]> {
-    let nothing = || StoodStill("nothing was finished in the whole window".to_owned());
+pub fn percentiles(latencies: &[Duration]) -> Result<[f64; 3]> {
+    let nothing = || TimedOut("nothing was finished in the whole window".to_owned());
     let at = |percent| {
         let value = percentile(latencies, percent).with_context(nothing)?;
         anyhow::Ok(value.as_secs_f64() * 1e6)
@@ -109,23 +112,8 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_counts_where_it_begins() {
-        let start = Instant::now();
-        let (second, end) = (Duration::from_secs(1), start + Duration::from_secs(2));
-        let window = Window { start, end };
-        for (begin, counts) in [
-            (start - second, false),
-            (start, true),
-            (start + second, true),
-            (end, false),
-        ] {
-            assert_eq!(window.counts(begin), counts, "{begin:?}");
-        }
-    }
-
-    #[test]
     fn nothing_has_no_figures() {
         let error = figures(&[], Duration::from_secs(1)).unwrap_err();
-        assert!(error.downcast_ref::<StoodStill>().is_some(), "{error:?}");
+        assert!(error.downcast_ref::<TimedOut>().is_some(), "{error:?}");
     }
 }

@@ -1,7 +1,7 @@
-//! Very many agents on one server: what sessions cost that carry nothing.
+//! Many agents on one server: what idle sessions cost.
 //!
 //! The agents are the library that proxy-agent is made of, all in one process of this bench: with
-//! a process for each, the memory of the programs themselves would be all that is seen.
+//! a process for each, the memory of the programs would hide that of the sessions.
 
 use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};
@@ -9,9 +9,8 @@ use tokio::time::{Instant, sleep};
 use super::{Figures, Metric, by_program, count};
 use crate::cell::{Cell, cpu_seconds};
 use crate::proc_fs;
-use crate::swarm::Swarm;
 
-pub(super) const METRICS: [Metric; 9] = [
+pub const METRICS: [Metric; 9] = [
     Metric::higher("sessions", ""),
     Metric::lower("until all are up", "s"),
     Metric::lower("per session, server + agent (RSS)", "KiB"),
@@ -23,14 +22,14 @@ pub(super) const METRICS: [Metric; 9] = [
     Metric::lower("server after closing (RSS)", "MiB"),
 ];
 
-pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
-    let Some(place) = cell.swarm else {
+pub async fn measure(cell: &Cell<'_>) -> Result<Figures> {
+    let Some(swarm) = &cell.running.swarm else {
         return Ok(vec![None; METRICS.len()]);
     };
     let agents = cell.plan.agents;
-    let server = cell.programs.first().context("a swarm needs a server")?.pid;
-    let mut swarm = Swarm::start(place).await?;
-    let pids = [server, swarm.pid];
+    let server = *cell.pids().first().context("a swarm needs a server")?;
+    let mut swarm = swarm.start(cell.stage).await?;
+    let pids = [server, swarm.pid()];
     let before = cell.memory_at_rest(&pids).await?;
 
     let begin = Instant::now();
@@ -45,7 +44,7 @@ pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
     };
     let (begin, idle_before) = (Instant::now(), ticks()?);
     sleep(cell.plan.idle).await;
-    let cpu = cpu_seconds(&idle_before, &ticks()?)?;
+    let cpu = cpu_seconds(&idle_before, &ticks()?);
     let idle = begin.elapsed().as_secs_f64();
 
     swarm.stop().await?;

@@ -1,15 +1,13 @@
-//! Carries packets between two TUN devices as two [`Lane`]s say, on a thread of its own.
+//! Carries packets between two TUN devices as two [`Shaper`]s decide, on a thread of its own.
 //!
 //! Packets are taken and handed over in batches, some hundred microseconds apart: each is a little
-//! early or late, and the rate is exact in the long run because lanes compute in moments of their
-//! own. The thread sleeps between batches, it never spins.
+//! early or late, and the rate is exact in the long run because shapers compute with times of their
+//! own. The thread sleeps between batches.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io::{self, ErrorKind, PipeReader, PipeWriter};
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -19,55 +17,69 @@ use rustix::io::Errno;
 use rustix::{process, thread as kernel};
 use tappers::Tun;
 
-use crate::counters::Counters;
-use crate::lane::{Fate, Lane};
-use crate::link::Link;
-use crate::packet;
+use super::Link;
+use super::shaper::{Fate, Shaper};
 
 /// While packets come they are moved this often, or [`DELAY_SHARE`] of a short delay: few enough
 /// wake-ups to cost a tenth of a core.
 const PAUSES: RangeInclusive<Duration> = Duration::from_micros(50)..=Duration::from_micros(200);
 
-/// A pause is so small a part of the delay that nobody notices it.
+/// A pause is this part of the delay at most, which changes no measurement.
 const DELAY_SHARE: u32 = 20;
 
 /// A packet is handed over this much before its time, but never before three quarters of the
-/// delay: what waking up takes here, twice for each packet, so that on average it is on time.
+/// delay: as long as waking up takes, twice for each packet, so that on average it is on time.
 const LEAD: Duration = Duration::from_micros(200);
 
-/// Longer sleeps end late, as a core that has nothing to do for longer is slower to wake up: they
-/// end this much early, and a short one follows.
-const DOZE: Duration = Duration::from_micros(500);
+/// Longer sleeps end late, as a core that is idle for longer is slower to wake up: they end this
+/// much early, and a short one follows.
+const SHORT_SLEEP: Duration = Duration::from_micros(500);
 
-/// Packets that are taken from a device before the other one has its turn.
+/// Packets that are taken from a device before the other one is read.
 const BATCH: usize = 256;
+
+/// Width of a step of [`Counters::late`], which is finer than a thread can sleep, and the number of
+/// steps: what is later than a second is in the last.
+const STEP: Duration = Duration::from_micros(50);
+const STEPS: usize = 20_000;
 
 /// No IP packet is larger.
 const MAX_PACKET: usize = 65_535;
 
-/// The best that a thread may have: it needs little, but at once.
+/// The highest priority: the thread needs little time, but at once.
 const NICE: i32 = -20;
 
-/// The ends of a link, and the ways between them: index 0 is from near to far.
+/// The directions of a link, and the devices from which they start: index 0 is near to far.
 const WAYS: [usize; 2] = [0, 1];
+
+/// What a link has done so far in one direction.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    /// Packets that arrived.
+    pub packets: u64,
+    /// Packets that were lost at random.
+    pub lost: u64,
+    /// Packets that found the queue full.
+    pub overflowed: u64,
+    /// How many packets were handed over how much later than computed, in steps of [`STEP`].
+    late: Vec<u64>,
+}
 
 /// A running link; it stops when this is dropped.
 #[derive(Debug)]
-pub struct Engine {
+pub struct Forwarder {
     counters: Arc<Mutex<[Counters; 2]>>,
     /// The thread ends when its end of this pipe is closed.
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<io::Result<()>>>,
-    /// The thread's number, as `/proc` knows it.
-    number: i32,
 }
 
-/// The thread's own.
-struct Courier {
+/// The thread's state.
+struct Worker {
     devices: [Tun; 2],
-    lanes: [Lane; 2],
-    /// What is under way, in the order of arrival.
-    flights: [VecDeque<Parcel>; 2],
+    shapers: [Shaper; 2],
+    /// Packets that travel, in the order of arrival.
+    travelling: [VecDeque<Packet>; 2],
     /// Empty buffers for packets to come.
     spare: Vec<Vec<u8>>,
     scratch: Vec<u8>,
@@ -78,72 +90,75 @@ struct Courier {
     stopped: PipeReader,
 }
 
-/// A packet under way.
-struct Parcel {
+/// A packet that travels.
+struct Packet {
     at: Duration,
     bytes: Vec<u8>,
 }
 
-// === impl Engine ===
+// === impl Counters ===
 
-impl Engine {
-    /// Links two devices that are up: the near one and the far one.
-    ///
-    /// # Errors
-    /// When the devices cannot be asked without waiting, or the thread cannot be started.
+impl Counters {
+    /// Packets that were offered.
+    pub fn offered(&self) -> u64 {
+        self.packets + self.lost + self.overflowed
+    }
+
+    /// How much later than computed packets were handed over, p99 to a step: whether the thread
+    /// kept up.
+    pub fn late(&self) -> Duration {
+        let rank = (self.packets * 99).div_ceil(100).max(1);
+        let mut seen = 0;
+        let mut steps = (1..).zip(&self.late);
+        let step = steps.find(|(_, count)| {
+            seen += *count;
+            seen >= rank
+        });
+        step.map_or(Duration::ZERO, |(bound, _)| STEP * bound)
+    }
+
+    fn delivered(&mut self, late: Duration) {
+        let step = usize::try_from(late.as_micros() / STEP.as_micros()).unwrap_or(STEPS);
+        self.late.resize(STEPS, 0);
+        self.late[step.min(STEPS - 1)] += 1;
+        self.packets += 1;
+    }
+}
+
+// === impl Forwarder ===
+
+impl Forwarder {
+    /// Starts the thread between two devices that are up: the near one and the far one.
     pub fn start(link: &Link, devices: [Tun; 2]) -> io::Result<Self> {
         let mut devices = devices;
         for device in &mut devices {
             device.set_nonblocking(true)?;
         }
         let (stopped, stop) = io::pipe()?;
-        let delay = link.there.delay.min(link.back.delay);
         let counters = Arc::<Mutex<[Counters; 2]>>::default();
-        let mut courier = Courier {
+        let mut worker = Worker {
             devices,
-            // Two ways, two sequences: the seeds must differ for any seed.
-            lanes: [
-                Lane::new(link.there, link.seed),
-                Lane::new(link.back, !link.seed),
-            ],
-            flights: [VecDeque::new(), VecDeque::new()],
+            // Two directions, two sequences: the seeds must differ for any seed.
+            shapers: [Shaper::new(link, link.seed), Shaper::new(link, !link.seed)],
+            travelling: [VecDeque::new(), VecDeque::new()],
             spare: Vec::new(),
             scratch: vec![0; MAX_PACKET],
-            pause: (delay / DELAY_SHARE).clamp(*PAUSES.start(), *PAUSES.end()),
-            lead: LEAD.min(delay / 4),
+            pause: (link.delay / DELAY_SHARE).clamp(*PAUSES.start(), *PAUSES.end()),
+            lead: LEAD.min(link.delay / 4),
             clock: Instant::now(),
             counters: Arc::clone(&counters),
             stopped,
         };
-        let (tell, told) = mpsc::sync_channel(1);
-        let thread = thread::Builder::new()
-            .name("wan".to_owned())
-            .spawn(move || {
-                tell.send(kernel::gettid().as_raw_nonzero().get())
-                    .map_err(io::Error::other)?;
-                courier.run()
-            })?;
+        let thread = thread::Builder::new().name("link".to_owned());
+        let thread = thread.spawn(move || worker.run())?;
         Ok(Self {
             counters,
             stop: Some(stop),
             thread: Some(thread),
-            number: told.recv().map_err(io::Error::other)?,
         })
     }
 
-    /// The CPU time that the link has taken so far. What the receiving kernel does with a packet
-    /// is part of it, as it is done on this thread.
-    ///
-    /// # Errors
-    /// When the thread has ended.
-    pub fn cpu_time(&self) -> io::Result<Duration> {
-        let text = fs::read_to_string(format!("/proc/self/task/{}/schedstat", self.number))?;
-        let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
-        let nanos = nanos.ok_or_else(|| io::Error::other("schedstat has no number"))?;
-        Ok(Duration::from_nanos(nanos))
-    }
-
-    /// What both ways have done so far: near to far, then far to near.
+    /// What both directions have done so far: near to far, then far to near.
     pub fn counters(&self) -> [Counters; 2] {
         self.counters
             .lock()
@@ -152,9 +167,6 @@ impl Engine {
     }
 
     /// Stops the thread and waits for its end.
-    ///
-    /// # Errors
-    /// What the thread had ended with before.
     pub fn stop(&mut self) -> io::Result<()> {
         drop(self.stop.take());
         match self.thread.take().map(JoinHandle::join) {
@@ -165,18 +177,18 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for Forwarder {
     fn drop(&mut self) {
-        // Whoever wants to know how it ended has called `stop`.
+        // `stop` was called before where the error matters.
         self.stop().unwrap_or_default();
     }
 }
 
-// === impl Courier ===
+// === impl Worker ===
 
-impl Courier {
+impl Worker {
     fn run(&mut self) -> io::Result<()> {
-        // Linux keeps both for each thread. Root may have them; late wake-ups are counted anyway.
+        // Linux has both for each thread.
         process::setpriority_process(None, NICE)?;
         kernel::set_current_timer_slack(NonZeroU64::new(1))?;
         loop {
@@ -187,7 +199,7 @@ impl Courier {
         }
     }
 
-    /// Hands over what is due and takes what has come, and says whether there was anything.
+    /// Hands over what is due and takes what has come; returns whether there was anything.
     fn turn(&mut self) -> io::Result<bool> {
         let counters = Arc::clone(&self.counters);
         let mut counters = counters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,20 +214,16 @@ impl Courier {
     fn deliver(&mut self, way: usize, counters: &mut Counters) -> bool {
         let now = self.clock.elapsed();
         let mut moved = false;
-        while let Some(parcel) =
-            self.flights[way].pop_front_if(|parcel| parcel.at <= now + self.lead)
+        while let Some(packet) =
+            self.travelling[way].pop_front_if(|packet| packet.at <= now + self.lead)
         {
-            match self.devices[1 - way].send(&parcel.bytes) {
-                Ok(length) => {
-                    counters.packets += 1;
-                    counters.bytes += u64::try_from(length).unwrap_or(0);
-                    counters.late.add(now.saturating_sub(parcel.at));
-                }
+            match self.devices[1 - way].send(&packet.bytes) {
+                Ok(_) => counters.delivered(now.saturating_sub(packet.at)),
                 // A device that is down, or a kernel without memory: as on a real link, the
                 // packet is gone.
-                Err(_) => counters.refused += 1,
+                Err(_) => counters.lost += 1,
             }
-            self.spare.push(parcel.bytes);
+            self.spare.push(packet.bytes);
             moved = true;
         }
         moved
@@ -229,27 +237,24 @@ impl Courier {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(taken > 0),
                 Err(error) => return Err(error),
             };
-            let packet = &mut self.scratch[..length];
-            match self.lanes[way].offer(now, length) {
+            match self.shapers[way].offer(now, length) {
                 Fate::Lost => counters.lost += 1,
                 Fate::Overflowed => counters.overflowed += 1,
-                Fate::Delivered { at, waited, marked } => {
-                    counters.waited.add(waited);
-                    counters.marked += u64::from(marked && packet::mark(packet));
+                Fate::Arrives(at) => {
                     let mut bytes = self.spare.pop().unwrap_or_default();
                     bytes.clear();
-                    bytes.extend_from_slice(packet);
-                    self.flights[way].push_back(Parcel { at, bytes });
+                    bytes.extend_from_slice(&self.scratch[..length]);
+                    self.travelling[way].push_back(Packet { at, bytes });
                 }
             }
         }
         Ok(true)
     }
 
-    /// Sleeps until there may be something to do; false when it is time to stop.
+    /// Sleeps until there may be something to do; false once the pipe is closed.
     fn rest(&self, moved: bool) -> io::Result<bool> {
-        let next = self.flights.iter().filter_map(|flight| flight.front());
-        let pause = next.map(|parcel| self.until(parcel.at)).min();
+        let next = self.travelling.iter().filter_map(|queue| queue.front());
+        let pause = next.map(|packet| self.until(packet.at)).min();
         let mut waits = vec![PollFd::new(&self.stopped, PollFlags::IN)];
         let pause = if moved {
             Some(self.pause)
@@ -268,12 +273,27 @@ impl Courier {
         }
     }
 
-    /// How long to sleep for something at that moment, or for a first part of it.
+    /// How long to sleep for something at that time, or for a first part of it.
     fn until(&self, at: Duration) -> Duration {
         let left = at.saturating_sub(self.clock.elapsed() + self.lead);
-        match left.checked_sub(DOZE) {
-            Some(deep) if deep > DOZE => deep,
+        match left.checked_sub(SHORT_SLEEP) {
+            Some(long) if long > SHORT_SLEEP => long,
             _ => left,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lateness_is_exact_to_a_step() {
+        let mut counters = Counters::default();
+        assert_eq!(counters.late(), Duration::ZERO);
+        for millisecond in 0..100 {
+            counters.delivered(Duration::from_millis(millisecond));
+        }
+        assert_eq!(counters.late(), Duration::from_millis(98) + STEP);
     }
 }

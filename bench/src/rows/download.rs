@@ -2,12 +2,13 @@
 
 use anyhow::Result;
 use tokio::time::{Duration, Instant, timeout};
-use towline_bench::rows::{Figures, Metric};
 
-use super::{Cell, megabits_per_second};
-use crate::load::Flow;
+use super::{Figures, Metric, megabits_per_second};
+use crate::cell::Cell;
+use crate::client::Flow;
+use crate::target::Service;
 
-pub(super) const METRICS: [Metric; 2] = [
+pub const METRICS: [Metric; 2] = [
     Metric::higher("on a fresh session", "Mbit/s"),
     Metric::higher("again", "Mbit/s"),
 ];
@@ -15,22 +16,20 @@ pub(super) const METRICS: [Metric; 2] = [
 /// Bytes of a download.
 const SIZE: u64 = 20_000_000;
 
-/// A download that takes longer is cut off, and its rate is that until then: below 20 Mbit/s the
-/// rest would tell nothing new.
+/// A download that takes longer is cut off, and its rate is that until then: below 20 Mbit/s.
 const LIMIT: Duration = Duration::from_secs(8);
 
-pub(super) async fn measure(cell: &Cell<'_>) -> Result<Figures> {
+pub async fn measure(cell: &Cell<'_>) -> Result<Figures> {
     let mut figures = Figures::new();
     for _ in METRICS {
         let flow = Flow::default();
         let begin = Instant::now();
         let download = async {
-            let tunnel = cell.running.open().await?;
+            let tunnel = cell.open(Service::Orders).await?;
             flow.clone().receive(tunnel, SIZE).await
         };
-        // Whether it was cut off is seen in the bytes.
-        let done = timeout(LIMIT, download).await;
-        done.unwrap_or(Ok(()))?;
+        // The bytes tell whether it was cut off.
+        timeout(LIMIT, download).await.unwrap_or(Ok(()))?;
         figures.push(Some(megabits_per_second(flow.bytes(), begin.elapsed())));
     }
     Ok(figures)
