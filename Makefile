@@ -97,5 +97,5 @@ image: ## build the three images for this machine (needs buildah, podman or dock
 image-test: ## build the images on a locally made base and run them (needs buildah)
 	@.ci/image-test
 
-ci: fmt-check deny lint doc test demo interop image-test fuzz ## everything that CI checks, cheap first
+ci: fmt-check deny lint doc test demo bench-smoke interop image-test fuzz ## everything that CI checks, cheap first
 	@echo "ci: all steps done"
