@@ -119,7 +119,7 @@ impl Pair {
     /// Opens a tunnel as both programs do, and gives its two outer ends to `work`.
     ///
     /// Both splices go on behind it for as long as the last acknowledgement takes, as they do in
-    /// the programs, where nobody waits for it either.
+    /// the programs, which do not wait for it either.
     fn tunnel<T>(&self, work: impl AsyncFn(DuplexStream, DuplexStream) -> T) -> T {
         let (client, near) = duplex(PIPE);
         let (far, target) = duplex(PIPE);

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -20,7 +19,7 @@ use crate::subject::{Running, Subject};
 use crate::target::{Service, Target};
 
 /// How much is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// How often every row is measured.
     pub rounds: u32,
@@ -80,7 +79,7 @@ pub struct Finished(Arc<AtomicU64>);
 // === impl Plan ===
 
 impl Plan {
-    /// Twice the sum of its own times: how long a cell may take, starts and deadlines aside.
+    /// How long a cell may take, starts and deadlines aside: each of its times at least once.
     pub fn limit(&self) -> Duration {
         let loads = (self.warm_up + self.window) * 2 + self.share_window;
         loads + self.settle * LOOKS * 4 + self.idle

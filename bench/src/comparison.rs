@@ -66,12 +66,8 @@ pub async fn run(cli: &Cli, shutdown: &Shutdown) -> Result<bool> {
         (None, _) => {}
     }
     ensure!(!shutdown.token().is_cancelled(), "interrupted");
-    for (dir, record) in cli
-        .results
-        .iter()
-        .flat_map(|dir| records.iter().map(move |one| (dir, one)))
-    {
-        record.publish(dir)?;
+    if let Some(dir) = &cli.results {
+        records.iter().try_for_each(|record| record.publish(dir))?;
     }
     Ok(records.iter().any(Record::is_broken))
 }
@@ -112,9 +108,14 @@ pub async fn record(cli: &Cli, shutdown: &Shutdown) -> Result<Record> {
             writeln!(io::stderr().lock(), "{cell}: {result}")?;
             record.outcomes.push(outcome);
         }
-        record.runs = vec![field.describe(round, &plan, &noise)];
+        let mut run = field.describe(round, &plan, &noise);
+        let interrupted = shutdown.token().is_cancelled();
+        if interrupted {
+            run.about += "; INTERRUPTED";
+        }
+        record.runs = vec![run];
         keep(cli, &record)?;
-        if shutdown.token().is_cancelled() {
+        if interrupted {
             break;
         }
     }

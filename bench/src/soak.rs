@@ -34,6 +34,9 @@ pub async fn run(cli: &Cli, tunnels: u64) -> Result<bool> {
     let found = cli.subjects().await?;
     let (machine, moment) = (machine::name(), machine::moment());
     writeln!(io::stdout().lock(), "- {machine}; {moment}")?;
+    for line in &found.skipped {
+        writeln!(io::stdout().lock(), "- SKIPPED: {line}")?;
+    }
     let mut broken = false;
     for subject in &found.subjects {
         let (name, about) = (&subject.name, &subject.description);
