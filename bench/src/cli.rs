@@ -85,7 +85,8 @@ pub struct Cli {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
 
-    /// Only show that everything runs: one round of fractions of a second, few tunnels.
+    /// Only show that everything runs: one round of fractions of a second, few tunnels, and bulk
+    /// on 64 streams only when it is named.
     #[arg(long)]
     pub smoke: bool,
 
@@ -244,7 +245,7 @@ impl Cli {
     pub fn rows(&self) -> Vec<&'static Row> {
         let over_link = self.place == PlaceName::Link;
         let chosen = |row: &&Row| match self.rows.as_slice() {
-            [] => row.over_link == over_link,
+            [] => row.over_link == over_link && !(self.smoke && row.is_heavy()),
             named => named.contains(row),
         };
         ROWS.iter().filter(chosen).collect()
@@ -294,6 +295,7 @@ mod tests {
     #[test]
     fn each_place_has_rows_of_its_own_and_any_row_can_be_named() {
         assert_eq!(names(&parse("").unwrap()).len(), 16);
+        assert_eq!(names(&parse("--smoke").unwrap()).len(), 14);
         assert_eq!(names(&parse("--place link").unwrap()).len(), 8);
         let cli = parse("--rows fair-self,memory,bulk-up-8 --soak").unwrap();
         assert_eq!(names(&cli), ["bulk-up-8", "memory", "fair-self"]);

@@ -174,6 +174,12 @@ impl Row {
         ROWS.iter().find(|row| row.name == name)
     }
 
+    /// Whether programs that are built without optimization may open its tunnels too late: each is
+    /// opened while those before it carry bulk.
+    pub fn is_heavy(&self) -> bool {
+        matches!(self.load, Load::Bulk(_, 64))
+    }
+
     /// What the row measures.
     pub fn metrics(&self) -> &'static [Metric] {
         match self.load {
