@@ -6,25 +6,28 @@ use towline_service::build_info;
 
 use crate::passthrough::UpstreamArgs;
 
-/// Serves one fixed TCP upstream for a proxy-server: dials the server, and connects every stream
-/// that it opens to the upstream.
+/// The program's name: in its messages, its metrics, and its Proxy-Status answers (RFC 9209).
+pub const NAME: &str = "agent-tcp";
+
+/// Serves one fixed TCP upstream for a proxy-server: connects to the server, then connects every
+/// tunnel that it asks for to the upstream.
 #[derive(Debug, Parser)]
-#[command(name = crate::NAME, version = build_info::long_version(), subcommand_negates_reqs = true)]
+#[command(name = NAME, version = build_info::long_version(), subcommand_negates_reqs = true)]
 pub struct Cli {
     #[command(subcommand)]
-    /// What to do instead of serving.
+    /// What to do instead of serving tunnels.
     pub command: Option<Command>,
 
     #[command(flatten)]
-    /// Where streams lead.
+    /// The target of all tunnels.
     pub upstream: UpstreamArgs,
 
     #[command(flatten)]
-    /// What every agent can be told.
+    /// The flags of every agent.
     pub agent: AgentArgs,
 }
 
-/// What to do instead of serving.
+/// What to do instead of serving tunnels.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum Command {
     /// Ask the agent that runs at --admin-listen whether it is alive: exits 0 or 1

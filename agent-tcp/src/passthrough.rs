@@ -1,20 +1,22 @@
-//! **One stream from its first to its last byte**: all lead to one fixed upstream.
+//! What a tunnel is connected to: one fixed upstream.
+
+use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
-use towline_agent::args::{ConfigError, destination};
-use towline_agent::outlet::{NoTunnel, Outlet};
-use towline_agent::session_loop::Serve;
+use towline_agent::args::destination;
+use towline_agent::config::ConfigError;
+use towline_agent::connector::Connector;
+use towline_agent::dialer::TargetDialer;
+use towline_protocol::ask::Ask;
+use towline_protocol::control::AgentKind;
+use towline_protocol::refusal::Refusal;
 use towline_protocol::target::Target;
-use towline_tunnel::session::Dialect;
-use towline_tunnel::stream::TunnelStream;
-use towline_tunnel::tunnels::Tunnels;
 
 /// The flag that names the upstream.
 #[derive(Debug, Clone, Args)]
 pub struct UpstreamArgs {
-    /// Where every stream is connected to.
+    /// Target that every tunnel is connected to.
     #[arg(
         long,
         env = "TOWLINE_UPSTREAM",
@@ -25,11 +27,11 @@ pub struct UpstreamArgs {
     upstream: Option<Target>,
 }
 
-/// Serves streams by connecting each to the upstream.
-#[derive(Debug, Clone)]
-pub struct Passthrough {
+/// Dials the upstream, whatever is asked for.
+#[derive(Debug)]
+pub struct UpstreamConnector {
     upstream: Target,
-    outlet: Outlet,
+    dialer: TargetDialer,
 }
 
 // === impl UpstreamArgs ===
@@ -46,50 +48,43 @@ impl UpstreamArgs {
     }
 }
 
-// === impl Passthrough ===
+// === impl UpstreamConnector ===
 
-impl Passthrough {
-    /// Serves through this outlet.
-    pub fn new(upstream: Target, outlet: Outlet) -> Self {
-        Self { upstream, outlet }
-    }
-
-    /// Up to the answer: head, whose target is ignored, dial, yes.
-    async fn open(&self, stream: &mut TunnelStream) -> Result<TcpStream, NoTunnel> {
-        let request = self.outlet.read_request(stream).await?;
-        let socket = self
-            .outlet
-            .dial(stream, &self.upstream, request.deadline)
-            .await?;
-        self.outlet.accept(stream).await?;
-        Ok(socket)
-    }
-
-    /// The legacy dialect has neither head nor answer: what arrives meanwhile is payload, and
-    /// waits within the stream's window.
-    async fn open_raw(&self, stream: &TunnelStream) -> Result<TcpStream, NoTunnel> {
-        self.outlet.dial(stream, &self.upstream, None).await
+impl UpstreamConnector {
+    /// A connector to this upstream.
+    pub fn new(upstream: Target) -> Self {
+        Self {
+            upstream,
+            dialer: TargetDialer::new(),
+        }
     }
 }
 
-impl Serve for Passthrough {
-    async fn serve(&self, mut stream: TunnelStream, dialect: Dialect) {
-        let began = Instant::now();
-        let opened = match dialect {
-            Dialect::Towline => self.open(&mut stream).await,
-            Dialect::Legacy => self.open_raw(&stream).await,
-        };
-        match (opened, dialect) {
-            (Ok(socket), _) => {
-                let summary = self.outlet.splice(stream, socket).await;
-                self.outlet.record(&self.upstream, began, &summary);
-            }
-            (Err(why), Dialect::Towline) => self.outlet.refuse(stream, why).await,
-            (Err(why), Dialect::Legacy) => self.outlet.reset(stream, why),
-        }
-    }
+impl Connector for UpstreamConnector {
+    type Stream = TcpStream;
 
-    fn tunnels(&self) -> &Tunnels {
-        self.outlet.tunnels()
+    const KIND: AgentKind = AgentKind::Passthrough;
+
+    async fn connect(&self, _ask: &Ask, limit: Duration) -> Result<TcpStream, Refusal> {
+        self.dialer.dial(&self.upstream, limit).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_upstream_is_dialed_whatever_is_asked_for() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let upstream = listener.local_addr().unwrap();
+        let connector = UpstreamConnector::new(upstream.to_string().parse().unwrap());
+        let other = Ask::Connect("nowhere.invalid:1".parse().unwrap());
+        for ask in [Ask::Upstream, other] {
+            let socket = connector.connect(&ask, Duration::from_secs(10)).await;
+            assert_eq!(socket.unwrap().peer_addr().unwrap(), upstream, "{ask}");
+        }
     }
 }

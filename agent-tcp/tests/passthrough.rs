@@ -1,4 +1,4 @@
-//! agent-tcp against a server made by hand, in both dialects.
+//! agent-tcp against a server in the test, in both dialects.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -15,12 +15,14 @@ use towline_protocol::code::SessionCode;
 use towline_protocol::control::AgentKind;
 use towline_protocol::head::Answer;
 use towline_protocol::refusal::{Reason, Refusal};
-use towline_tunnel::session::Dialect;
+use towline_session::dialect::Dialect;
 
 #[path = "../../crates/agent/tests/fixture/server.rs"]
 mod server;
 
-use crate::server::{Accepted, BlackHole, PATIENCE, Running, Server, ask, connect, rest, within};
+use crate::server::{
+    Accepted, BlackHole, Running, Server, TEST_TIMEOUT, ask, connect, rest, within,
+};
 
 fn start(server: &Server, upstream: &str, more: &[&str]) -> Running {
     let upstream = format!("--upstream={upstream}");
@@ -41,8 +43,8 @@ async fn every_stream_leads_to_the_upstream_whatever_its_head_says() {
         let server = Server::start(Dialect::Towline);
         let (listener, upstream) = upstream().await;
         let agent = start(&server, &upstream, &[]);
-        let Accepted { session, greeting } = server.accept().await;
-        let (_control, hello) = greeting.unwrap();
+        let Accepted { session, control } = server.accept().await;
+        let (_control, hello) = control.unwrap();
         assert_eq!(hello.kind, AgentKind::Passthrough);
         for target in ["upstream:0", "nowhere.invalid:1"] {
             let mut tunnel = connect(&session, target).await;
@@ -74,9 +76,9 @@ async fn an_upstream_that_refuses_is_a_refusal() {
         let _agent = start(&server, &upstream, &[]);
         let Accepted {
             session,
-            greeting: _greeting,
+            control: _control,
         } = server.accept().await;
-        let mut stream = ask(&session, "upstream:0", PATIENCE).await;
+        let mut stream = ask(&session, "upstream:0", TEST_TIMEOUT).await;
         let details = format!("dial {upstream}: connection refused");
         let refused = Answer::Refused(Refusal::new(Reason::Refused, details));
         assert_eq!(stream.read_answer().await.unwrap(), refused);
@@ -86,14 +88,14 @@ async fn an_upstream_that_refuses_is_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_dial_that_takes_long_holds_up_nobody() {
+async fn a_dial_that_takes_long_delays_no_other_tunnel() {
     within(async {
         let server = Server::start(Dialect::Towline);
         let hole = BlackHole::dig().await;
         let _agent = start(&server, &hole.addr.to_string(), &[]);
         let Accepted {
             session,
-            greeting: _greeting,
+            control: _control,
         } = server.accept().await;
         let began = Instant::now();
         let mut streams = Vec::new();
@@ -123,7 +125,7 @@ async fn a_legacy_stream_is_raw_from_its_first_byte() {
         let (listener, upstream) = upstream().await;
         let _agent = start(&server, &upstream, &[]);
         let Accepted { session, .. } = server.accept().await;
-        let mut stream = session.open().unwrap();
+        let mut stream = session.open_stream().unwrap();
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
         stream.finish();
         let (mut socket, _) = listener.accept().await.unwrap();
@@ -151,7 +153,7 @@ async fn a_legacy_stream_without_an_upstream_is_reset() {
         drop(listener);
         let _agent = start(&server, &upstream, &[]);
         let Accepted { session, .. } = server.accept().await;
-        let mut stream = session.open().unwrap();
+        let mut stream = session.open_stream().unwrap();
         stream.write_all(b"hello").await.unwrap();
         let error = rest(&mut stream).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);

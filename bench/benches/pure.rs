@@ -7,11 +7,12 @@
 )]
 
 use divan::{AllocProfiler, Bencher, black_box};
-use proxy_server::router::least_streams;
+use proxy_server::route::least_streams;
+use towline_protocol::ask::Ask;
 use towline_protocol::control::{self, AgentKind, Decoder, Hello, Message};
-use towline_protocol::head::{self, Answer, Request};
+use towline_protocol::head::{self, Answer, RequestHead};
+use towline_protocol::ids::Epoch;
 use towline_protocol::refusal::{Reason, Refusal};
-use towline_protocol::target::Target;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -20,9 +21,9 @@ fn main() {
     divan::main();
 }
 
-fn request() -> Request {
-    Request {
-        target: "service.example.internal:8443".parse::<Target>().unwrap(),
+fn request() -> RequestHead {
+    RequestHead {
+        ask: Ask::parse("service.example.internal:8443").unwrap(),
         deadline: Some(std::time::Duration::from_millis(9_800)),
         forwarded: Some(head::forwarded_for(([192, 0, 2, 1], 4711).into())),
         traceparent: None,
@@ -31,8 +32,8 @@ fn request() -> Request {
 
 fn hello() -> Message {
     Message::Hello(Hello {
-        agent_id: "agent-7f9c".to_owned(),
-        epoch: 1_790_000_000_000,
+        agent_id: "agent-7f9c".parse().unwrap(),
+        epoch: Epoch(1_790_000_000_000),
         version: "0.1.0".to_owned(),
         kind: AgentKind::Connect,
         max_streams: 10_000,
@@ -41,7 +42,9 @@ fn hello() -> Message {
 
 #[divan::bench]
 fn target_of_a_name(bencher: Bencher<'_, '_>) {
-    bencher.bench(|| black_box("service.example.internal:8443").parse::<Target>());
+    bencher.bench(|| {
+        black_box("service.example.internal:8443").parse::<towline_protocol::target::Target>()
+    });
 }
 
 #[divan::bench]
@@ -85,7 +88,7 @@ fn answer_parse_accepted(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn refusal_to_response(bencher: Bencher<'_, '_>) {
     let refusal = Refusal::new(Reason::Refused, "service.example.internal:8443: refused");
-    bencher.bench(|| black_box(&refusal).to_response("proxy-server"));
+    bencher.bench(|| Answer::refused(black_box(&refusal), "proxy-agent"));
 }
 
 #[divan::bench]

@@ -13,21 +13,26 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::Parser;
 use divan::counter::BytesCount;
 use divan::{AllocProfiler, Bencher};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
 };
 use tokio::runtime::{Builder, Runtime};
-use towline_protocol::head::{Answer, Request};
+use tokio::time::Instant;
+use towline_protocol::ask::Ask;
+use towline_protocol::control::AgentKind;
+use towline_quic::args::QuicConfig;
+use towline_quic::dialer::{DialConfig, QuicDialer};
+use towline_quic::listener::QuicListener;
+use towline_session::args::TableConfig;
+use towline_session::dialect::{ALPN, OpenContext};
+use towline_session::local_stream::LocalStream;
+use towline_session::session::Session;
+use towline_session::splice::{Options, splice};
+use towline_session::tunnel_table::{Direction, TunnelTable};
 use towline_tls::devcerts::{DevCerts, Validity};
 use towline_tls::load::{Credentials, PemPath, Roots};
-use towline_tunnel::endpoint::{DialConfig, Dialer, Listener, SocketArgs};
-use towline_tunnel::knobs::SessionArgs;
-use towline_tunnel::session::{ALPN, Session};
-use towline_tunnel::splice::{Options, Socket, splice};
-use towline_tunnel::tunnels::{Direction, Tunnels};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -45,27 +50,18 @@ fn main() {
 /// An in-memory pipe as a tunnel's socket.
 struct Pipe(DuplexStream);
 
-/// The defaults of both programs.
-#[derive(Debug, Parser)]
-struct Knobs {
-    #[command(flatten)]
-    session: SessionArgs,
-    #[command(flatten)]
-    socket: SocketArgs,
-}
-
 /// Both ends of a session.
 struct Pair {
     runtime: Runtime,
     server: Session,
     agent: Session,
-    tunnels: Tunnels,
-    _listener: Listener,
+    tunnels: TunnelTable,
+    _listener: QuicListener,
 }
 
 // === impl Pipe ===
 
-impl Socket for Pipe {
+impl LocalStream for Pipe {
     fn abort_on_close(&self) {}
 
     fn failure(&self) -> Option<io::Error> {
@@ -111,7 +107,7 @@ impl Pair {
             runtime,
             server,
             agent,
-            tunnels: Tunnels::new(2 << 20, 2 << 30),
+            tunnels: TunnelTable::new(&TableConfig::default()),
             _listener: listener,
         }
     }
@@ -123,27 +119,22 @@ impl Pair {
     fn tunnel<T>(&self, work: impl AsyncFn(DuplexStream, DuplexStream) -> T) -> T {
         let (client, near) = duplex(PIPE);
         let (far, target) = duplex(PIPE);
-        let (session, seat) = (self.server.clone(), self.tunnels.take_seat());
+        let (session, mut guard) = (self.server.clone(), self.tunnels.register());
         self.runtime.spawn(async move {
-            let mut stream = session.open().unwrap();
-            let request = Request {
-                target: "127.0.0.1:80".parse().unwrap(),
-                deadline: None,
-                forwarded: None,
-                traceparent: None,
-            };
-            stream.write_all(&request.encode()).await.unwrap();
-            assert_eq!(stream.read_answer().await.unwrap(), Answer::Accepted);
+            let ask = Ask::Connect("127.0.0.1:80".parse().unwrap());
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let context = OpenContext::default();
+            let stream = session.open_tunnel(&ask, &context, deadline).await.unwrap();
             let options = options(Direction::ToTarget);
-            splice(Pipe(near), Bytes::new(), stream, seat, options).await
+            splice(Pipe(near), Bytes::new(), stream, &mut guard, options).await
         });
-        let (session, seat) = (self.agent.clone(), self.tunnels.take_seat());
+        let (session, mut guard) = (self.agent.clone(), self.tunnels.register());
         self.runtime.spawn(async move {
-            let mut stream = session.accept().await.unwrap();
-            stream.read_request().await.unwrap();
-            stream.write_all(Answer::ACCEPTED).await.unwrap();
+            let mut tunnel = session.accept_tunnel(AgentKind::Connect).await.unwrap();
+            tunnel.read_request().await.unwrap();
+            let stream = tunnel.accept().await.unwrap();
             let options = options(Direction::ToClient);
-            splice(Pipe(far), Bytes::new(), stream, seat, options).await
+            splice(Pipe(far), Bytes::new(), stream, &mut guard, options).await
         });
         self.runtime.block_on(work(client, target))
     }
@@ -156,7 +147,7 @@ fn options(from_socket: Direction) -> Options {
     }
 }
 
-async fn session() -> (Session, Session, Listener) {
+async fn session() -> (Session, Session, QuicListener) {
     let dir = tempfile::tempdir().unwrap();
     DevCerts::generate(Validity::days(1))
         .unwrap()
@@ -171,21 +162,22 @@ async fn session() -> (Session, Session, Listener) {
         Credentials::load(&pem("--cert-file", &cert), &pem("--cert-key", &key)).unwrap()
     };
     let roots = Roots::load(&pem("--ca-file", "ca.pem")).unwrap();
-    let Knobs { session, socket } = Knobs::parse_from(["bench"]);
+    let quic = QuicConfig::default();
+    let max_streams = quic.max_streams;
     let tls = towline_tls::quic_server(&load("server"), &roots, &ALPN).unwrap();
-    let listener = Listener::bind(([127, 0, 0, 1], 0).into(), tls, &session, &socket).unwrap();
+    let listener = QuicListener::bind(([127, 0, 0, 1], 0).into(), tls, &quic).unwrap();
     let dial = DialConfig {
         tls: towline_tls::quic_client(&load("agent"), &roots, &ALPN),
-        session,
-        socket,
+        quic,
         keep_alive: Duration::from_secs(2),
     };
     let address = listener.local_addr();
-    let dialer = Dialer::bind(address, &dial).unwrap();
+    let dialer = QuicDialer::bind(address, &dial).unwrap();
     let dialed = dialer.dial(address, "localhost", Duration::from_secs(5));
     let accepted = async { listener.accept().await.unwrap().handshake().await.unwrap() };
     let (agent, server) = tokio::join!(dialed, accepted);
-    (server, agent.unwrap(), listener)
+    let session = |connection| Session::over_quic(connection, max_streams).unwrap();
+    (session(server), session(agent.unwrap()), listener)
 }
 
 /// One tunnel from its opening to the end of both halves, with a message there and back: the

@@ -14,15 +14,17 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use towline_agent::args::{AgentArgs, AgentConfig};
-use towline_agent::session_loop::{DialError, Keep, Observe, Serve};
+use towline_agent::args::AgentArgs;
+use towline_agent::config::AgentConfig;
+use towline_agent::server_connector::{DialError, QuicConnector};
+use towline_agent::session_loop::{SessionLoop, SessionObserver, StreamHandler};
 use towline_protocol::code::StreamCode;
 use towline_protocol::control::AgentKind;
 use towline_protocol::target::Target;
 use towline_service::shutdown::Shutdown;
-use towline_tunnel::session::{Dialect, Session};
-use towline_tunnel::stream::TunnelStream;
-use towline_tunnel::tunnels::Tunnels;
+use towline_session::incoming::IncomingTunnel;
+use towline_session::session::Session;
+use towline_session::tunnel_table::TunnelTable;
 
 use crate::place::Stage;
 use crate::process::{Part, say, told};
@@ -65,7 +67,7 @@ struct AgentLine {
 /// Serves no streams, and reports each session that is up.
 #[derive(Debug, Clone)]
 struct Idle {
-    tunnels: Tunnels,
+    tunnels: TunnelTable,
     connected: mpsc::UnboundedSender<()>,
 }
 
@@ -129,17 +131,19 @@ impl Agents {
 
 // === impl Idle ===
 
-impl Serve for Idle {
-    async fn serve(&self, stream: TunnelStream, _dialect: Dialect) {
-        stream.reset(StreamCode::Internal);
+impl StreamHandler for Idle {
+    const KIND: AgentKind = AgentKind::Connect;
+
+    async fn serve(&self, tunnel: IncomingTunnel) {
+        tunnel.reset(StreamCode::Internal);
     }
 
-    fn tunnels(&self) -> &Tunnels {
+    fn tunnels(&self) -> &TunnelTable {
         &self.tunnels
     }
 }
 
-impl Observe for Idle {
+impl SessionObserver for Idle {
     fn connected(&self, _server: &Target, _session: &Session) {
         // The receiver is gone once all are up.
         self.connected.send(()).ok();
@@ -154,7 +158,7 @@ impl Observe for Idle {
 pub async fn serve(args: &SwarmArgs) -> Result<()> {
     let line = ["swarm".to_owned()].into_iter().chain(args.agent.clone());
     let AgentLine { agent } = AgentLine::try_parse_from(line)?;
-    let keep = AgentConfig::load(&agent, AgentKind::Connect)?.keep;
+    let config = AgentConfig::load(&agent, AgentKind::Connect)?;
     let mut stdin = told()?;
     say("ready")?;
     let Some(number) = stdin.next_line().await? else {
@@ -162,7 +166,7 @@ pub async fn serve(args: &SwarmArgs) -> Result<()> {
     };
     let (agents, shutdown) = (number.parse()?, Shutdown::new());
     let mut sessions = JoinSet::new();
-    connect(&keep, agents, &mut sessions, &shutdown).await?;
+    connect(&config, agents, &mut sessions, &shutdown).await?;
     say("connected")?;
     ensure!(
         stdin.next_line().await?.is_none(),
@@ -176,24 +180,29 @@ pub async fn serve(args: &SwarmArgs) -> Result<()> {
 }
 
 async fn connect(
-    keep: &Keep,
+    config: &AgentConfig,
     agents: u32,
     sessions: &mut JoinSet<()>,
     shutdown: &Shutdown,
 ) -> Result<()> {
     let (connected, mut reports) = mpsc::unbounded_channel();
-    let knobs = &keep.dial.session;
-    let (window, budget) = (knobs.stream_window, knobs.stall_budget);
     let idle = Idle {
-        tunnels: Tunnels::new(window.as_u64(), budget.as_u64()),
+        tunnels: TunnelTable::new(&config.table),
         connected,
     };
     let (mut started, mut up) = (0, 0);
     while up < agents {
         while started < agents && started - up < DIALERS {
-            let mut keep = keep.clone();
-            keep.hello.agent_id = format!("swarm-{started}");
-            sessions.spawn(keep.run(idle.clone(), idle.clone(), shutdown.token()));
+            let mut connector = config.connector.clone();
+            connector.hello.agent_id = format!("swarm-{started}").parse()?;
+            let agent = SessionLoop {
+                connector: QuicConnector::new(connector),
+                handler: idle.clone(),
+                observer: idle.clone(),
+                drain_timeout: config.drain_timeout,
+                shutdown: shutdown.token(),
+            };
+            sessions.spawn(agent.run_all(config.servers.clone()));
             started += 1;
         }
         reports.recv().await.context("`idle` holds the other end")?;

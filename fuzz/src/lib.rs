@@ -5,8 +5,9 @@
 
 use std::fmt::Debug;
 
+use towline_protocol::ask::Ask;
 use towline_protocol::control::{self, ControlError, Decoder, Message};
-use towline_protocol::head::{self, Answer, HeadError, MAX_HEAD, Request};
+use towline_protocol::head::{self, Answer, HeadError, MAX_HEAD, RequestHead};
 use towline_protocol::refusal::{MAX_DETAILS, Refusal};
 use towline_protocol::target::{MAX_NAME, Target};
 
@@ -95,11 +96,12 @@ pub fn target(bytes: &[u8]) {
         "unprintable: {written}"
     );
     assert_eq!(written.parse().as_ref(), Ok(&target));
-    let head = Request::new(target.clone()).encode();
+    let ask = Ask::Connect(target.clone());
+    let head = RequestHead::new(ask.clone()).encode();
     let read = head::parse_request(&head)
         .expect("our own head")
         .expect("a complete head");
-    assert_eq!(read.0.target, target);
+    assert_eq!(read.0.ask, ask);
 }
 
 /// Every part of the bytes says nothing, or what the whole says.
@@ -133,7 +135,7 @@ where
 
 /// A refusal becomes one answer that the other end understands as well as it can be said.
 fn check_refusal(refusal: &Refusal) {
-    let response = refusal.to_response("fuzz");
+    let response = Answer::refused(refusal, "fuzz");
     let (answer, _) = head::parse_answer(&response)
         .expect("our own head")
         .expect("complete");

@@ -4,20 +4,23 @@ use clap::{Parser, Subcommand};
 use towline_agent::args::AgentArgs;
 use towline_service::build_info;
 
-/// Serves CONNECT for a proxy-server: dials the server, and then the targets it asks for.
+/// The program's name: in its messages, its metrics, and its Proxy-Status answers (RFC 9209).
+pub const NAME: &str = "proxy-agent";
+
+/// Serves CONNECT for a proxy-server: connects to the server, then dials the targets it asks for.
 #[derive(Debug, Parser)]
-#[command(name = crate::NAME, version = build_info::long_version(), subcommand_negates_reqs = true)]
+#[command(name = NAME, version = build_info::long_version(), subcommand_negates_reqs = true)]
 pub struct Cli {
     #[command(subcommand)]
-    /// What to do instead of serving.
+    /// What to do instead of serving tunnels.
     pub command: Option<Command>,
 
     #[command(flatten)]
-    /// What every agent can be told.
+    /// The flags of every agent.
     pub agent: AgentArgs,
 }
 
-/// What to do instead of serving.
+/// What to do instead of serving tunnels.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum Command {
     /// Ask the agent that runs at --admin-listen whether it is alive: exits 0 or 1

@@ -1,74 +1,56 @@
-//! **One stream from its head to its last byte**: the target is what the head asks for.
+//! What a tunnel is connected to: the target that its head asks for.
+
+use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
-use towline_agent::outlet::{NoTunnel, Outlet};
-use towline_agent::session_loop::Serve;
+use towline_agent::connector::Connector;
+use towline_agent::dialer::TargetDialer;
+use towline_protocol::ask::Ask;
+use towline_protocol::control::AgentKind;
 use towline_protocol::refusal::{Reason, Refusal};
-use towline_protocol::target::Target;
-use towline_tunnel::session::Dialect;
-use towline_tunnel::stream::TunnelStream;
-use towline_tunnel::tunnels::Tunnels;
 
-/// Serves streams by CONNECT. The legacy dialect differs in nothing: there the head comes from the
-/// client itself, and the answer goes to it.
-#[derive(Debug, Clone)]
-pub struct Connect {
-    outlet: Outlet,
+/// Dials the targets that servers ask for.
+#[derive(Debug, Default)]
+pub struct TargetConnector {
+    dialer: TargetDialer,
 }
 
-// === impl Connect ===
+// === impl TargetConnector ===
 
-impl Connect {
-    /// Serves through this outlet.
-    pub fn new(outlet: Outlet) -> Self {
-        Self { outlet }
-    }
+impl Connector for TargetConnector {
+    type Stream = TcpStream;
 
-    /// Up to the answer: head, target, dial, yes.
-    async fn open(&self, stream: &mut TunnelStream) -> Result<(Target, TcpStream), NoTunnel> {
-        let request = self.outlet.read_request(stream).await?;
-        let target = dialable(request.target)?;
-        let socket = self.outlet.dial(stream, &target, request.deadline).await?;
-        self.outlet.accept(stream).await?;
-        Ok((target, socket))
-    }
-}
+    const KIND: AgentKind = AgentKind::Connect;
 
-impl Serve for Connect {
-    async fn serve(&self, mut stream: TunnelStream, _dialect: Dialect) {
-        let began = Instant::now();
-        match self.open(&mut stream).await {
-            Ok((target, socket)) => {
-                let summary = self.outlet.splice(stream, socket).await;
-                self.outlet.record(&target, began, &summary);
+    async fn connect(&self, ask: &Ask, limit: Duration) -> Result<TcpStream, Refusal> {
+        match ask {
+            Ask::Connect(target) => self.dialer.dial(target, limit).await,
+            Ask::Upstream => {
+                let details = "this agent has no fixed upstream, the target needs a port";
+                Err(Refusal::new(Reason::BadRequest, details))
             }
-            Err(why) => self.outlet.refuse(stream, why).await,
         }
     }
-
-    fn tunnels(&self) -> &Tunnels {
-        self.outlet.tunnels()
-    }
-}
-
-/// Port 0 asks for a fixed upstream, which this kind of agent does not have.
-fn dialable(target: Target) -> Result<Target, Refusal> {
-    if target.is_upstream() {
-        let details = "this agent has no fixed upstream, the target needs a port";
-        return Err(Refusal::new(Reason::BadRequest, details));
-    }
-    Ok(target)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use towline_agent::serve::TunnelHandler;
+    use towline_agent::session_loop::StreamHandler;
+    use towline_session::incoming::IncomingTunnel;
+
     use super::*;
 
     /// What a tunnel costs the agent while it is idle, beside its socket and its stream.
     const LONGEST: usize = 1536;
 
-    fn size_of_serving<'a, F>(_serve: impl FnOnce(&'a Connect, TunnelStream, Dialect) -> F) -> usize
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    type Handler = TunnelHandler<TargetConnector>;
+
+    fn size_of_serving<'a, F>(_serve: impl FnOnce(&'a Handler, IncomingTunnel) -> F) -> usize
     where
         F: Future<Output = ()> + 'a,
     {
@@ -77,7 +59,26 @@ mod tests {
 
     #[test]
     fn an_idle_tunnel_is_small() {
-        let size = size_of_serving(|connect, stream, dialect| connect.serve(stream, dialect));
+        let size = size_of_serving(|handler, tunnel| handler.serve(tunnel));
         assert!(size <= LONGEST, "{size}");
+    }
+
+    #[tokio::test]
+    async fn the_target_of_the_head_is_dialed() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let target = listener.local_addr().unwrap();
+        let ask = Ask::Connect(target.to_string().parse().unwrap());
+        let socket = TargetConnector::default().connect(&ask, LIMIT).await;
+        assert_eq!(socket.unwrap().peer_addr().unwrap(), target);
+    }
+
+    #[tokio::test]
+    async fn an_upstream_is_refused() {
+        let socket = TargetConnector::default()
+            .connect(&Ask::Upstream, LIMIT)
+            .await;
+        let details = "this agent has no fixed upstream, the target needs a port";
+        let expected = Refusal::new(Reason::BadRequest, details);
+        assert_eq!(socket.unwrap_err(), expected);
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use proxy_agent::cli::{Cli, Command};
+use proxy_agent::cli::{Cli, Command, NAME};
 use towline_service::allocator::Allocator;
 use towline_service::{probe, runtime};
 
@@ -13,9 +13,9 @@ static ALLOCATOR: Allocator = Allocator;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Some(Command::Healthcheck) => runtime::run(proxy_agent::NAME, async {
-            Ok(probe::livez(cli.agent.admin_listen)?)
-        }),
-        None => runtime::run(proxy_agent::NAME, proxy_agent::run(&cli)),
+        Some(Command::Healthcheck) => {
+            runtime::run(NAME, async { Ok(probe::livez(cli.agent.admin_listen)?) })
+        }
+        None => runtime::run(NAME, proxy_agent::run(&cli)),
     }
 }

@@ -1,4 +1,4 @@
-//! proxy-agent against a server made by hand: what becomes of a stream, of a session, of the agent.
+//! proxy-agent against a server in the test: its tunnels, its sessions and its shutdown.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -15,13 +15,16 @@ use towline_protocol::code::{SessionCode, StreamCode};
 use towline_protocol::control::{AgentKind, Message};
 use towline_protocol::head::Answer;
 use towline_protocol::refusal::{Reason, Refusal};
-use towline_tunnel::session::{Dialect, Session};
-use towline_tunnel::stream::TunnelStream;
+use towline_session::dialect::Dialect;
+use towline_session::session::Session;
+use towline_session::stream::TunnelStream;
 
 #[path = "../../crates/agent/tests/fixture/server.rs"]
 mod server;
 
-use crate::server::{Accepted, BlackHole, PATIENCE, Running, Server, ask, connect, rest, within};
+use crate::server::{
+    Accepted, BlackHole, Running, Server, TEST_TIMEOUT, ask, connect, rest, within,
+};
 
 fn start(server: &Server, more: &[&str]) -> Running {
     let cli = Cli::parse_from(server.flags("proxy-agent", more));
@@ -59,7 +62,7 @@ async fn refusal(mut stream: TunnelStream) -> Refusal {
 
 /// What a stream is answered that starts with these bytes.
 async fn answer_to(session: &Session, head: &[u8]) -> String {
-    let mut stream = session.open().unwrap();
+    let mut stream = session.open_stream().unwrap();
     stream.write_all(head).await.unwrap();
     stream.finish();
     rest(&mut stream).await.unwrap()
@@ -73,7 +76,7 @@ async fn the_client_may_finish_first_and_still_gets_its_answer() {
             _agent,
             Accepted {
                 session,
-                greeting: _greeting,
+                control: _control,
             },
         ) = pair(&[]).await;
         let (listener, target) = target().await;
@@ -97,7 +100,7 @@ async fn the_target_may_finish_first_and_still_be_sent_to() {
             agent,
             Accepted {
                 session,
-                greeting: _greeting,
+                control: _control,
             },
         ) = pair(&[]).await;
         let (listener, target) = target().await;
@@ -129,7 +132,7 @@ async fn a_reset_of_either_end_stays_a_reset() {
             _agent,
             Accepted {
                 session,
-                greeting: _greeting,
+                control: _control,
             },
         ) = pair(&[]).await;
         let (listener, target) = target().await;
@@ -158,17 +161,17 @@ async fn a_dial_that_fails_is_refused_with_its_reason() {
             agent,
             Accepted {
                 session,
-                greeting: _greeting,
+                control: _control,
             },
         ) = pair(&[]).await;
         let (listener, free) = target().await;
         drop(listener);
-        let refused = refusal(ask(&session, &free, PATIENCE).await).await;
+        let refused = refusal(ask(&session, &free, TEST_TIMEOUT).await).await;
         let details = format!("dial {free}: connection refused");
         assert_eq!(refused, Refusal::new(Reason::Refused, details));
-        let unknown = refusal(ask(&session, "nowhere.invalid:1", PATIENCE).await).await;
+        let unknown = refusal(ask(&session, "nowhere.invalid:1", TEST_TIMEOUT).await).await;
         assert_eq!(unknown.reason, Reason::Dns);
-        let upstream = refusal(ask(&session, "upstream:0", PATIENCE).await).await;
+        let upstream = refusal(ask(&session, "upstream:0", TEST_TIMEOUT).await).await;
         assert_eq!(upstream.reason, Reason::BadRequest);
         for reason in ["refused", "dns", "bad_request"] {
             let sample = format!("towline_agent_refusals_total{{reason=\"{reason}\"}} 1\n");
@@ -186,12 +189,15 @@ async fn a_dial_ends_with_the_deadline_of_its_head() {
             _agent,
             Accepted {
                 session,
-                greeting: _greeting,
+                control: _control,
             },
         ) = pair(&["--dial-timeout=700ms"]).await;
         let hole = BlackHole::dig().await;
         let target = hole.addr.to_string();
-        for (asked, limit) in [(PATIENCE, "700ms"), (Duration::from_millis(100), "100ms")] {
+        for (asked, limit) in [
+            (TEST_TIMEOUT, "700ms"),
+            (Duration::from_millis(100), "100ms"),
+        ] {
             let began = Instant::now();
             let late = refusal(ask(&session, &target, asked).await).await;
             let details = format!("dial {target}: no answer in {limit}");
@@ -214,7 +220,7 @@ async fn a_client_that_leaves_during_the_dial_leaves_nothing_behind() {
             agent,
             Accepted {
                 session,
-                greeting: _greeting,
+                control: _control,
             },
         ) = pair(&["--dial-timeout=1h"]).await;
         let hole = BlackHole::dig().await;
@@ -258,14 +264,14 @@ fn dials_under_way(addr: SocketAddr) -> usize {
 }
 
 #[tokio::test]
-async fn a_bad_head_is_refused_and_disturbs_nobody() {
+async fn a_bad_head_is_refused_and_disturbs_no_other_tunnel() {
     within(async {
         let (
             _server,
             _agent,
             Accepted {
                 session,
-                greeting: _greeting,
+                control: _control,
             },
         ) = pair(&["--head-timeout=300ms"]).await;
         for (head, status) in [
@@ -282,7 +288,7 @@ async fn a_bad_head_is_refused_and_disturbs_nobody() {
                 "{head:?}: {answer}"
             );
         }
-        let mut slow = session.open().unwrap();
+        let mut slow = session.open_stream().unwrap();
         slow.write_all(b"CONNECT a:1 ").await.unwrap();
         let answer = rest(&mut slow).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -300,11 +306,11 @@ async fn a_head_may_come_in_pieces_with_payload_behind_it() {
             _agent,
             Accepted {
                 session,
-                greeting: _greeting,
+                control: _control,
             },
         ) = pair(&[]).await;
         let (listener, target) = target().await;
-        let mut stream = session.open().unwrap();
+        let mut stream = session.open_stream().unwrap();
         let bytes = format!("CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\nearly");
         for byte in bytes.as_bytes() {
             stream.write_all(&[*byte]).await.unwrap();
@@ -326,7 +332,7 @@ async fn a_thousand_tunnels_leave_nothing_behind() {
             agent,
             Accepted {
                 session,
-                greeting: _greeting,
+                control: _control,
             },
         ) = pair(&[]).await;
         let (listener, target) = target().await;
@@ -366,7 +372,7 @@ async fn a_thousand_tunnels_leave_nothing_behind() {
 async fn a_session_that_is_lost_comes_back() {
     within(async {
         let (server, agent, accepted) = pair(&["--agent-id=blue"]).await;
-        let (_control, hello) = accepted.greeting.unwrap();
+        let (_control, hello) = accepted.control.unwrap();
         assert_eq!(
             (hello.agent_id.as_str(), hello.kind),
             ("blue", AgentKind::Connect)
@@ -381,7 +387,7 @@ async fn a_session_that_is_lost_comes_back() {
         agent.until_page("/readyz", why).await;
         let Accepted {
             session,
-            greeting: _greeting,
+            control: _control,
         } = server.accept().await;
         agent.until_page("/readyz", "\r\n\r\nready\n").await;
         connect(&session, &target).await;
@@ -401,7 +407,7 @@ async fn a_session_that_is_lost_comes_back() {
 async fn a_shutdown_lets_tunnels_finish() {
     within(async {
         let (_server, agent, accepted) = pair(&[]).await;
-        let (mut control, _) = accepted.greeting.unwrap();
+        let (mut control, _) = accepted.control.unwrap();
         let (listener, target) = target().await;
         let mut tunnel = connect(&accepted.session, &target).await;
         let (mut socket, _) = listener.accept().await.unwrap();
@@ -445,8 +451,8 @@ async fn a_legacy_server_is_served_the_same() {
     within(async {
         let server = Server::start(Dialect::Legacy);
         let _agent = start(&server, &[]);
-        let Accepted { session, greeting } = server.accept().await;
-        assert!(greeting.is_none());
+        let Accepted { session, control } = server.accept().await;
+        assert!(control.is_none());
         let (listener, target) = target().await;
         let mut tunnel = connect(&session, &target).await;
         let (mut socket, _) = listener.accept().await.unwrap();

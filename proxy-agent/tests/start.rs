@@ -1,4 +1,4 @@
-//! The program proxy-agent as a process: how it says no, and what it exits with.
+//! The program proxy-agent as a process: its errors and its exit status.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -78,7 +78,7 @@ fn a_flag_that_is_missing_or_unknown_is_named() {
 }
 
 #[test]
-fn a_health_check_of_nobody_fails_in_one_line() {
+fn a_health_check_without_an_agent_fails_in_one_line() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

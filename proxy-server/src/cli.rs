@@ -1,20 +1,12 @@
-//! The command line: the flags of every module, and the subcommands that need none of them.
+//! The command line: the flags of serving, and the subcommands that need none of them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, FromArgMatches, Subcommand};
 use towline_service::build_info;
-use towline_service::telemetry::TelemetryArgs;
-use towline_tunnel::endpoint::SocketArgs;
-use towline_tunnel::knobs::SessionArgs;
 
-use crate::agents::AgentsArgs;
-use crate::clients::listen::ListenArgs;
-use crate::forward::ForwardArgs;
-use crate::frontend::FrontendArgs;
-use crate::listener::tls::TlsArgs;
-use crate::server::ServerArgs;
+use crate::config::{ADMIN_DEFAULT, ServeArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,38 +32,6 @@ pub enum Cli {
     Command(Command),
 }
 
-/// Everything that serving can be told.
-#[derive(Debug, Args)]
-pub struct ServeArgs {
-    /// Where clients come in.
-    #[command(flatten)]
-    pub listen: ListenArgs,
-    /// TLS for clients.
-    #[command(flatten)]
-    pub tls: TlsArgs,
-    /// The frontends' limits.
-    #[command(flatten)]
-    pub frontend: FrontendArgs,
-    /// Every tunnel's limits.
-    #[command(flatten)]
-    pub forward: ForwardArgs,
-    /// The agents' side.
-    #[command(flatten)]
-    pub agents: AgentsArgs,
-    /// QUIC.
-    #[command(flatten)]
-    pub session: SessionArgs,
-    /// UDP.
-    #[command(flatten)]
-    pub socket: SocketArgs,
-    /// The daemon.
-    #[command(flatten)]
-    pub server: ServerArgs,
-    /// The log.
-    #[command(flatten)]
-    pub telemetry: TelemetryArgs,
-}
-
 /// What can be done instead of serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -88,7 +48,7 @@ pub enum Command {
     Healthcheck {
         /// Its admin address.
         #[arg(long, env = "TOWLINE_ADMIN_LISTEN", value_name = "IP:PORT")]
-        #[arg(default_value = crate::server::ADMIN_DEFAULT)]
+        #[arg(default_value = ADMIN_DEFAULT)]
         admin_listen: SocketAddr,
     },
 }

@@ -1,52 +1,45 @@
-//! One tunnel from request to last byte, in phases: pick a session, open a stream, wait for the
-//! agent's answer, answer the client, splice, record.
+//! One tunnel from request to last byte, in phases: register, open a tunnel on a session, answer
+//! the client, splice, record.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use tokio::time::{Instant, timeout_at};
-use towline_protocol::code::StreamCode;
-use towline_protocol::control::AgentKind;
-use towline_protocol::head::{self, Answer};
+use tokio::sync::Semaphore;
 use towline_protocol::refusal::{Reason, Refusal};
-use towline_tunnel::knobs::wait;
-use towline_tunnel::session::{Dialect, OpenError};
-use towline_tunnel::splice::{self, Options, Socket};
-use towline_tunnel::stream::{ReadHeadError, TunnelStream};
-use towline_tunnel::tunnels::{Direction, Tunnels};
-use tracing::{debug, info};
+use towline_quic::args::wait;
+use towline_session::local_stream::LocalStream;
+use towline_session::splice::{self, Options};
+use towline_session::tunnel_table::{Direction, TunnelTable};
+use tracing::debug;
 
-use crate::forward::record::Record;
-use crate::metrics::Metrics;
-use crate::registry::{Member, Registry, SessionId};
+use crate::access_log::{self, TunnelRecord};
+use crate::metrics::ServerMetrics;
+use crate::open::{Opened, Opener};
+use crate::registry::Registry;
 use crate::request::{ClientInfo, Request};
-use crate::router;
-
-mod record;
-
-/// Sessions that one request may try.
-const MAX_ATTEMPTS: usize = 3;
-
-/// How long an agent may be late with the answer whose deadline it was told.
-const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
 /// How a frontend tells its client the outcome, in its own protocol.
 pub trait Responder: Send {
     /// What the tunnel's bytes are spliced with.
-    type Stream: Socket;
+    type Stream: LocalStream;
 
     /// Resolves when the client has left before it got its answer. Cancel-safe.
     fn hung_up(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Says yes; returns the stream and the bytes that the client sent meanwhile.
+    /// Answers that the tunnel is open; returns the stream and the bytes that the client sent
+    /// meanwhile.
     fn accept(self) -> impl Future<Output = io::Result<(Self::Stream, Bytes)>> + Send;
 
-    /// Says no, and why.
-    fn refuse(self, why: &Refusal) -> impl Future<Output = io::Result<()>> + Send;
+    /// The status that stands for a refusal in the access log.
+    fn status(reason: Reason) -> u16;
+
+    /// Answers why there is no tunnel.
+    fn refuse(self, refusal: &Refusal) -> impl Future<Output = io::Result<()>> + Send;
 }
 
 /// Flags of every tunnel.
@@ -64,7 +57,7 @@ pub struct ForwardArgs {
     pub dial_timeout: Duration,
 
     /// Silence in both directions after which a tunnel is reset; without it a tunnel may be silent
-    /// for ever, as a kubectl exec is.
+    /// forever, as a kubectl exec is.
     #[arg(long, env = "TOWLINE_IDLE_TIMEOUT", value_name = "TIME")]
     #[arg(value_parser = wait)]
     pub idle_timeout: Option<Duration>,
@@ -74,69 +67,124 @@ pub struct ForwardArgs {
     pub no_forwarded: bool,
 }
 
-/// Turns requests into tunnels; what every frontend holds.
-#[derive(Debug)]
-pub struct Forward {
-    args: ForwardArgs,
-    registry: Registry,
-    tunnels: Tunnels,
-    metrics: Arc<Metrics>,
+/// The settings of every tunnel.
+#[derive(Debug, Clone)]
+pub struct ForwardConfig {
+    /// How long a client waits for its tunnel.
+    pub dial_timeout: Duration,
+    /// Silence in both directions after which a tunnel is reset; nothing sets no limit.
+    pub idle_timeout: Option<Duration>,
+    /// Whether agents are told the clients' addresses.
+    pub forwarded: bool,
+    /// Tunnels at the same time, those included that are being opened; at least 1.
+    pub max_tunnels: usize,
 }
 
-/// A stream whose agent said yes.
-struct Opened {
-    member: Arc<Member>,
-    stream: TunnelStream,
+/// Turns requests into tunnels; every frontend has it in its context.
+#[derive(Debug)]
+pub struct Forward {
+    opener: Opener,
+    tunnels: TunnelTable,
+    limit: Semaphore,
+    idle_timeout: Option<Duration>,
+    metrics: Arc<ServerMetrics>,
+}
+
+// === impl ForwardArgs ===
+
+impl ForwardArgs {
+    /// The configuration that these flags ask for, with so many tunnels.
+    pub fn config(&self, max_tunnels: usize) -> ForwardConfig {
+        ForwardConfig {
+            dial_timeout: self.dial_timeout,
+            idle_timeout: self.idle_timeout,
+            forwarded: !self.no_forwarded,
+            max_tunnels,
+        }
+    }
+}
+
+// === impl ForwardConfig ===
+
+impl Default for ForwardConfig {
+    /// What the flags are without any.
+    fn default() -> Self {
+        Self {
+            dial_timeout: Duration::from_secs(10),
+            idle_timeout: None,
+            forwarded: true,
+            max_tunnels: 65_536,
+        }
+    }
 }
 
 // === impl Forward ===
 
 impl Forward {
-    /// Serves requests with the sessions of `registry`.
+    /// Serves requests with the sessions of `registry`; tunnels are registered in `tunnels`.
     pub fn new(
-        args: ForwardArgs,
+        config: &ForwardConfig,
         registry: Registry,
-        tunnels: Tunnels,
-        metrics: Arc<Metrics>,
+        tunnels: TunnelTable,
+        metrics: Arc<ServerMetrics>,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            args,
+        let opener = Opener::new(
+            config.dial_timeout,
+            config.forwarded,
             registry,
+            Arc::clone(&metrics),
+        );
+        Arc::new(Self {
+            opener,
             tunnels,
+            limit: Semaphore::new(config.max_tunnels.min(Semaphore::MAX_PERMITS)),
+            idle_timeout: config.idle_timeout,
             metrics,
         })
     }
 
-    /// One tunnel from request to last byte.
-    pub async fn handle<R: Responder>(&self, request: Request, mut responder: R) {
-        let mut record = Record::begin(&self.metrics);
-        let opened = tokio::select! {
-            opened = self.open(&request) => opened,
-            // Dropping the attempt resets its stream, and the agent drops its dial.
-            () = responder.hung_up() => return record.client_left(&request),
-        };
-        let Opened { member, stream } = match opened {
-            Ok(opened) => opened,
-            Err(why) => {
-                record.refused(&request, &why);
-                return answered(responder.refuse(&why).await);
-            }
-        };
-        record.opened(&member);
-        let seat = self.tunnels.take_seat();
-        let (client, early) = match responder.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                debug!(%error, "the client left with the answer on its way");
-                return record.client_left(&request);
-            }
-        };
-        let options = Options {
-            from_socket: Direction::ToTarget,
-            idle_timeout: self.args.idle_timeout,
-        };
-        let summary = splice::splice(client, early, stream, seat, options).await;
-        record.ended(&request, &summary);
+    /// One tunnel from request to last byte. The future holds its arguments once: an `async fn`
+    /// would hold them twice.
+    pub fn handle<R: Responder>(
+        &self,
+        request: Request,
+        mut responder: R,
+    ) -> impl Future<Output = ()> + Send {
+        // From here on the tunnel can be aborted, and is recorded however it ends.
+        let mut record = TunnelRecord::begin(request, self.tunnels.register(), &self.metrics);
+        async move {
+            let Ok(_permit) = self.limit.try_acquire() else {
+                let words = "this server has all its tunnels in use";
+                let refusal = Refusal::new(Reason::Overload, words);
+                return refuse(record, responder, refusal).await;
+            };
+            let opened = tokio::select! {
+                opened = self.opener.open(record.request()) => opened,
+                // Dropping the attempt resets its stream, and the agent drops its dial.
+                () = responder.hung_up() => return record.client_left(),
+                code = record.guard().aborted() => Err(access_log::aborted(code)),
+            };
+            let stream = match opened {
+                Ok(Opened { entry, stream }) => {
+                    record.opened(entry);
+                    stream
+                }
+                Err(refusal) => return refuse(record, responder, refusal).await,
+            };
+            let (client, early) = match responder.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    debug!(%error, "the client left with the answer on its way");
+                    return record.client_left();
+                }
+            };
+            let options = Options {
+                from_socket: Direction::ToTarget,
+                idle_timeout: self.idle_timeout,
+            };
+            let reason = splice::splice(client, early, stream, record.guard_mut(), options).await;
+            record.ended(reason);
+        }
     }
 
     /// Refuses a client whose request could not even be read.
@@ -144,15 +192,11 @@ impl Forward {
         &self,
         client: &ClientInfo,
         responder: R,
-        why: &Refusal,
+        refusal: &Refusal,
     ) {
-        self.metrics.refused(why.reason);
-        info!(
-            target: "access", listener = %client.listener, client = %client.address,
-            outcome = why.reason.label(), status = why.reason.status(), reason = %why,
-            "refused"
-        );
-        answered(responder.refuse(why).await);
+        self.metrics.refused(refusal.reason);
+        access_log::unread(client, refusal, R::status(refusal.reason));
+        answered(responder.refuse(refusal).await);
     }
 
     /// Counts a client that left before its request was complete.
@@ -160,94 +204,17 @@ impl Forward {
         self.metrics.left_early();
         debug!(listener = %client.listener, client = %client.address, "left without a request");
     }
+}
 
-    /// Picks sessions until one agent says yes, all within the client's deadline.
-    async fn open(&self, request: &Request) -> Result<Opened, Refusal> {
-        let deadline = Instant::now() + self.args.dial_timeout;
-        let mut tried: Vec<SessionId> = Vec::new();
-        let mut last: Option<Refusal> = None;
-        while tried.len() < MAX_ATTEMPTS && Instant::now() < deadline {
-            let sessions = self.registry.snapshot();
-            let Some(member) = router::choose(&sessions, request, &tried) else {
-                break;
-            };
-            drop(sessions);
-            tried.push(member.id);
-            match self.open_on(&member, request, deadline).await {
-                Ok(stream) => return Ok(Opened { member, stream }),
-                Err(why) if why.reason.retryable() => {
-                    debug!(session = %member.id, reason = %why, "trying another session");
-                    self.metrics.retried();
-                    last = Some(why);
-                }
-                Err(why) => return Err(why),
-            }
-        }
-        Err(last.unwrap_or_else(|| self.no_session(request.kind)))
-    }
-
-    /// Why no session was picked at all.
-    fn no_session(&self, kind: AgentKind) -> Refusal {
-        if self.registry.is_closed() {
-            return Refusal::new(Reason::NoAgent, "this server is shutting down");
-        }
-        let here = |member: &Arc<Member>| member.agent.kind == kind && member.takes_tunnels();
-        if self.registry.snapshot().iter().any(here) {
-            return Refusal::new(Reason::Overload, "the tunnels of all sessions are used up");
-        }
-        let what = match kind {
-            AgentKind::Connect => "no agent is connected",
-            AgentKind::Passthrough => "no passthrough agent is connected",
-        };
-        Refusal::new(Reason::NoAgent, what)
-    }
-
-    /// Opens a stream on one session and waits for the agent's answer.
-    async fn open_on(
-        &self,
-        member: &Member,
-        request: &Request,
-        deadline: Instant,
-    ) -> Result<TunnelStream, Refusal> {
-        let mut stream = member.session.open().map_err(|error| match error {
-            OpenError::Full => Refusal::new(Reason::Overload, error.to_string()),
-            OpenError::Lost => Refusal::from(Reason::AgentLost),
-        })?;
-        if member.session.dialect() == Dialect::Legacy && request.kind == AgentKind::Passthrough {
-            // Raw streams of the legacy dialect carry neither head nor answer.
-            return Ok(stream);
-        }
-        let head = self.head(request, deadline);
-        let answer = async {
-            stream.write_all(&head.encode()).await?;
-            stream.read_answer().await
-        };
-        let began = Instant::now();
-        let answer = timeout_at(deadline + ANSWER_GRACE, answer)
-            .await
-            .map_err(|_elapsed| Refusal::from(Reason::AgentTimeout))?;
-        self.metrics.answered(began.elapsed());
-        match answer {
-            Ok(Answer::Accepted) => Ok(stream),
-            Ok(Answer::Refused(why)) => Err(why),
-            Err(ReadHeadError::Stream(_) | ReadHeadError::Eof) => Err(Reason::AgentLost.into()),
-            Err(ReadHeadError::Head(error)) => {
-                stream.reset(StreamCode::Protocol);
-                let details = format!("the agent's answer: {error}");
-                Err(Refusal::new(Reason::Internal, details))
-            }
-        }
-    }
-
-    fn head(&self, request: &Request, deadline: Instant) -> head::Request {
-        let client = request.client.address;
-        head::Request {
-            deadline: Some(deadline.saturating_duration_since(Instant::now())),
-            forwarded: (!self.args.no_forwarded).then(|| client.forwarded()),
-            traceparent: request.traceparent.clone(),
-            ..head::Request::new(request.target.clone())
-        }
-    }
+/// Records the refusal, then answers: the client may take its time with the answer. Boxed, so that
+/// the future of a tunnel does not keep its size for life.
+fn refuse<R: Responder>(
+    record: TunnelRecord,
+    responder: R,
+    refusal: Refusal,
+) -> Pin<Box<impl Future<Output = ()> + Send>> {
+    record.refused(&refusal, R::status(refusal.reason));
+    Box::pin(async move { answered(responder.refuse(&refusal).await) })
 }
 
 /// A client that is gone before it was refused has lost nothing.

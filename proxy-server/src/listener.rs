@@ -3,37 +3,36 @@
 pub mod address;
 pub mod tcp;
 pub mod tls;
-pub mod uds;
+pub mod unix;
 
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use towline_tunnel::splice::Socket;
+use towline_session::local_stream::LocalStream;
 
 pub use crate::listener::address::{Address, AddressError};
-use crate::listener::tls::ServerTlsStream;
+use crate::listener::tls::{ServerTlsStream, TlsInfo};
 use crate::request::ClientAddress;
 
 /// An open listener of any kind.
 #[derive(Debug)]
 pub enum Listener {
     /// Plain TCP.
-    Tcp(tcp::TcpDoor),
+    Tcp(tcp::TcpListener),
     /// TLS over TCP.
-    Tls(tls::TlsDoor),
+    Tls(tls::TlsListener),
     /// A Unix socket.
-    Unix(uds::UnixDoor),
+    Unix(unix::UnixListener),
 }
 
 /// Why a listener could not be opened.
 #[derive(Debug, Error)]
-pub enum BindError {
+pub enum ListenerError {
     /// The system refused the address.
     #[error("cannot listen on {address}")]
     Address {
@@ -58,7 +57,7 @@ pub enum BindError {
 /// A connection that was accepted; nothing has been read from it.
 #[derive(Debug)]
 pub struct Accepted {
-    /// Who came.
+    /// The client's address.
     pub address: ClientAddress,
     raw: Raw,
 }
@@ -90,28 +89,27 @@ impl Listener {
     /// What the system says: a connection that died in the queue, or no descriptors left.
     pub async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(door) => door.accept().await,
-            Self::Tls(door) => door.accept().await,
-            Self::Unix(door) => door.accept().await,
+            Self::Tcp(listener) => listener.accept().await,
+            Self::Tls(listener) => listener.accept().await,
+            Self::Unix(listener) => listener.accept().await,
         }
     }
 
     /// The address that clients use, with the real port.
     pub fn local_address(&self) -> Address {
         match self {
-            Self::Tcp(door) => Address::Tcp(door.local_addr()),
-            Self::Tls(door) => Address::Tls(door.local_addr()),
-            Self::Unix(door) => Address::Unix(door.path().to_owned()),
+            Self::Tcp(listener) => Address::Tcp(listener.local_addr()),
+            Self::Tls(listener) => Address::Tls(listener.local_addr()),
+            Self::Unix(listener) => Address::Unix(listener.path().to_owned()),
         }
     }
 
-    /// Whether anybody who reaches the address is served, and the address may be reached from
-    /// other machines.
+    /// Whether the address may be reached from other machines, and clients need no certificate.
     pub fn is_open_to_the_network(&self) -> bool {
         match self {
-            Self::Tcp(door) => !door.local_addr().ip().is_loopback(),
-            Self::Tls(door) => {
-                !door.asks_for_certificates() && !door.local_addr().ip().is_loopback()
+            Self::Tcp(listener) => !listener.local_addr().ip().is_loopback(),
+            Self::Tls(listener) => {
+                !listener.requires_certificates() && !listener.local_addr().ip().is_loopback()
             }
             Self::Unix(_) => false,
         }
@@ -146,18 +144,18 @@ impl Accepted {
         }
     }
 
-    /// Does what has to be done before a frontend can read: the TLS handshake, within its
-    /// deadline. Also says who the client is, where a certificate tells.
+    /// Makes the connection ready for a frontend: the TLS handshake, within its deadline.
     ///
     /// # Errors
     /// When the handshake fails or is slow.
-    pub async fn open(self) -> io::Result<(ClientStream, Option<Arc<str>>)> {
+    pub async fn open(self) -> io::Result<(ClientStream, Option<TlsInfo>)> {
         match self.raw {
             Raw::Tcp(stream) => Ok((ClientStream::Tcp(stream), None)),
             Raw::Unix(stream) => Ok((ClientStream::Unix(stream), None)),
             Raw::Tls(stream, handshake) => {
-                let (stream, identity) = handshake.run(stream).await?;
-                Ok((ClientStream::Tls(stream), identity))
+                // Boxed, so that the connection's future does not keep its size for life.
+                let (stream, info) = Box::pin(handshake.run(stream)).await?;
+                Ok((ClientStream::Tls(stream), Some(info)))
             }
         }
     }
@@ -225,7 +223,7 @@ impl AsyncWrite for ClientStream {
     }
 }
 
-impl Socket for ClientStream {
+impl LocalStream for ClientStream {
     /// A Unix socket knows no reset: its peer reads an end of file, or `ECONNRESET` when bytes of
     /// its own were left unread.
     fn abort_on_close(&self) {

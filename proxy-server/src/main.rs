@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use proxy_server::cli::{Cli, Command, ServeArgs};
+use proxy_server::cli::{Cli, Command};
+use proxy_server::config::{self, ServeArgs};
 use proxy_server::server;
 use towline_service::allocator::Allocator;
 use towline_service::runtime::{self, RunError, StartError};
@@ -27,13 +28,15 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), RunError> {
-    if args.server.check_config {
-        return Ok(server::check(&args).map_err(StartError::new)?);
+    let config = config::load(&args);
+    if args.daemon.check_config {
+        return Ok(config.map(drop).map_err(StartError::new)?);
     }
     let log = telemetry::init(&args.telemetry).map_err(StartError::new)?;
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(StartError::new)?;
-    let bound = server::bind(&args, Some(&log)).map_err(StartError::new)?;
+    let bound =
+        server::bind(&config.map_err(StartError::new)?, Some(&log)).map_err(StartError::new)?;
     bound.run(shutdown).await;
     Ok(())
 }

@@ -1,23 +1,28 @@
 //! Every metric of proxy-server: name, help, labels. Label values are bounded: fixed words, the
 //! listeners of the command line, and the agents that are connected now.
 
+pub mod state;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry as Metered, Unit};
+use prometheus_client::registry::{Registry as MetricsRegistry, Unit};
 use towline_protocol::refusal::Reason;
 
-/// A label with one fixed name.
-type By = Family<[(&'static str, &'static str); 1], Counter>;
+/// The prefix of every metric of a server.
+pub(crate) const PREFIX: &str = "towline_server";
 
-/// What is counted where it happens; what can be read off at scrape time is in [`live`].
+/// A counter by one label, whose values are fixed words.
+type LabeledCounter = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// What is counted where it happens; what is read at scrape time is in [`state`].
 #[derive(Debug)]
-pub struct Metrics {
-    tunnels: By,
-    refusals: By,
+pub struct ServerMetrics {
+    tunnels: LabeledCounter,
+    refusals: LabeledCounter,
     left_early: Counter,
     retries: Counter,
     connections: Counter,
@@ -25,23 +30,21 @@ pub struct Metrics {
     accept_pauses: Counter,
     tls_failures: Counter,
     sessions_admitted: Counter,
-    sessions_refused: By,
-    sessions_ended: By,
+    sessions_refused: LabeledCounter,
+    sessions_ended: LabeledCounter,
     open_seconds: Histogram,
     answer_seconds: Histogram,
     tunnel_seconds: Histogram,
 }
 
-pub mod live;
+// === impl ServerMetrics ===
 
-// === impl Metrics ===
-
-impl Metrics {
+impl ServerMetrics {
     /// Registers everything under `towline_server_`.
-    pub fn register(metered: &mut Metered) -> Arc<Self> {
+    pub fn register(registry: &mut MetricsRegistry) -> Arc<Self> {
         let metrics = Self {
-            tunnels: By::default(),
-            refusals: By::default(),
+            tunnels: LabeledCounter::default(),
+            refusals: LabeledCounter::default(),
             left_early: Counter::default(),
             retries: Counter::default(),
             connections: Counter::default(),
@@ -49,19 +52,19 @@ impl Metrics {
             accept_pauses: Counter::default(),
             tls_failures: Counter::default(),
             sessions_admitted: Counter::default(),
-            sessions_refused: By::default(),
-            sessions_ended: By::default(),
+            sessions_refused: LabeledCounter::default(),
+            sessions_ended: LabeledCounter::default(),
             // 0.5 ms … 16 s: a loopback dial to beyond the default deadline.
             open_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             answer_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             // 10 ms … 45 h: a health check to a port-forward left open over the weekend.
             tunnel_seconds: Histogram::new(exponential_buckets(0.01, 4.0, 12)),
         };
-        metrics.register_in(metered.sub_registry_with_prefix("towline_server"));
+        metrics.register_in(registry.sub_registry_with_prefix(PREFIX));
         Arc::new(metrics)
     }
 
-    fn register_in(&self, to: &mut Metered) {
+    fn register_in(&self, to: &mut MetricsRegistry) {
         let seconds = || Unit::Seconds;
         to.register(
             "tunnels",
@@ -80,7 +83,7 @@ impl Metrics {
         );
         to.register(
             "retries",
-            "Sessions given up for another one",
+            "Further sessions asked after the first one of a request",
             self.retries.clone(),
         );
         to.register(
@@ -105,12 +108,12 @@ impl Metrics {
         );
         to.register(
             "sessions_admitted",
-            "Agent sessions let in",
+            "Agent sessions admitted",
             self.sessions_admitted.clone(),
         );
         to.register(
             "sessions_refused",
-            "Agent sessions not let in, by reason",
+            "Agent sessions refused, by reason",
             self.sessions_refused.clone(),
         );
         to.register(
@@ -163,7 +166,7 @@ impl Metrics {
         self.left_early.inc();
     }
 
-    /// A session was given up for another one.
+    /// A further session is asked for a request.
     pub fn retried(&self) {
         self.retries.inc();
     }
@@ -193,18 +196,23 @@ impl Metrics {
             .inc();
     }
 
+    /// The task of a tunnel ended as `outcome` before the tunnel was open.
+    pub fn interrupted(&self, outcome: &'static str) {
+        self.tunnels.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
     /// A tunnel ended as `outcome`, `took` after its request.
     pub fn ended(&self, outcome: &'static str, took: Duration) {
         self.tunnels.get_or_create(&[("outcome", outcome)]).inc();
         self.tunnel_seconds.observe(took.as_secs_f64());
     }
 
-    /// An agent was let in.
+    /// An agent was admitted.
     pub fn session_admitted(&self) {
         self.sessions_admitted.inc();
     }
 
-    /// An agent was not let in.
+    /// An agent was refused.
     pub fn session_refused(&self, reason: &'static str) {
         self.sessions_refused
             .get_or_create(&[("reason", reason)])

@@ -1,4 +1,5 @@
-//! Which sessions are here: register → guard, snapshot. A late leave never hurts a successor.
+//! The sessions of this server: register returns a guard, snapshot lists them. A guard that is
+//! dropped late never removes a successor.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,8 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
+use towline_protocol::ask::Ask;
 use towline_protocol::control::AgentKind;
-use towline_tunnel::session::Session;
+use towline_protocol::ids::{AgentId, Epoch};
+use towline_session::session::Session;
 
 /// All sessions of this server; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -15,9 +18,9 @@ pub struct Registry(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    members: RwLock<Arc<Vec<Arc<Member>>>>,
+    sessions: RwLock<Arc<Vec<Arc<SessionEntry>>>>,
     last: AtomicU64,
-    /// No session is taken any more.
+    /// No further session is registered.
     closed: AtomicBool,
 }
 
@@ -28,22 +31,22 @@ pub struct SessionId(u64);
 /// What a session's agent says of itself.
 #[derive(Debug, Clone)]
 pub struct AgentInfo {
-    /// The agent's name: its claim, or its certificate's name in the legacy dialect.
-    pub id: Arc<str>,
-    /// Who it is by its certificate: nobody takes over from an agent of another name.
+    /// The agent's id: its claim, or made from its certificate's name in the legacy dialect.
+    pub id: AgentId,
+    /// Its name by its certificate: no agent takes over from one of another name.
     pub identity: Arc<str>,
     /// What it serves.
     pub kind: AgentKind,
-    /// When this instance of the agent started, in milliseconds since 1970; 0 when unknown.
-    pub epoch: u64,
+    /// When this instance of the agent started; nothing when unknown.
+    pub epoch: Option<Epoch>,
 }
 
 /// One session and its agent.
 #[derive(Debug)]
-pub struct Member {
+pub struct SessionEntry {
     /// The session's number.
     pub id: SessionId,
-    /// Who is at its other end.
+    /// The agent at its other end.
     pub agent: AgentInfo,
     /// The session.
     pub session: Session,
@@ -55,21 +58,21 @@ pub struct Member {
 #[derive(Debug)]
 pub struct Registration {
     registry: Registry,
-    member: Arc<Member>,
+    entry: Arc<SessionEntry>,
 }
 
-/// Why a session is not taken.
+/// Why a session is not registered.
 #[derive(Debug, Error)]
-pub enum NotTaken {
+pub enum RegisterError {
     /// An older instance of an agent must not take over from a newer one.
     #[error(
         "a newer instance of agent {0} is connected; give every agent an --agent-id of its own"
     )]
-    Stale(Arc<str>),
+    Stale(AgentId),
     /// There are as many sessions as this server takes.
     #[error("this server has all the sessions that it takes")]
     Full,
-    /// The server is about to end.
+    /// The server is shutting down.
     #[error("this server is shutting down")]
     ShuttingDown,
 }
@@ -81,76 +84,79 @@ impl Registry {
     ///
     /// # Errors
     /// When a newer instance of the same agent is here, `limit` sessions are, or the server is
-    /// about to end.
+    /// shutting down.
     pub fn register(
         &self,
         agent: AgentInfo,
         session: Session,
         limit: usize,
-    ) -> Result<Registration, NotTaken> {
-        let mut members = self.write();
+    ) -> Result<Registration, RegisterError> {
+        let mut sessions = self.write();
         if self.is_closed() {
-            return Err(NotTaken::ShuttingDown);
+            return Err(RegisterError::ShuttingDown);
         }
-        if members.len() >= limit {
-            return Err(NotTaken::Full);
+        if sessions.len() >= limit {
+            return Err(RegisterError::Full);
         }
-        let rivals: Vec<_> = members
+        let same_agent: Vec<_> = sessions
             .iter()
-            .filter(|member| member.agent.rivals(&agent))
+            .filter(|entry| entry.agent.is_same_agent(&agent))
             .cloned()
             .collect();
-        if rivals.iter().any(|rival| rival.agent.epoch > agent.epoch) {
-            return Err(NotTaken::Stale(agent.id));
-        }
-        for older in rivals
+        if same_agent
             .iter()
-            .filter(|rival| rival.agent.epoch < agent.epoch)
+            .any(|other| other.agent.epoch > agent.epoch)
+        {
+            return Err(RegisterError::Stale(agent.id));
+        }
+        for older in same_agent
+            .iter()
+            .filter(|other| other.agent.epoch < agent.epoch)
         {
             older.drain.cancel();
         }
         let id = SessionId(self.0.last.fetch_add(1, Ordering::Relaxed) + 1);
-        let member = Arc::new(Member {
+        let entry = Arc::new(SessionEntry {
             id,
             agent,
             session,
             drain: CancellationToken::new(),
         });
-        Arc::make_mut(&mut members).push(Arc::clone(&member));
+        Arc::make_mut(&mut sessions).push(Arc::clone(&entry));
         Ok(Registration {
             registry: self.clone(),
-            member,
+            entry,
         })
     }
 
-    /// Takes no more sessions, and no more tunnels on those that are here.
+    /// Registers no more sessions, and lets no more tunnels use those that are registered.
     pub fn close(&self) {
-        let members = self.write();
+        let sessions = self.write();
         self.0.closed.store(true, Ordering::Relaxed);
-        for member in members.iter() {
-            member.drain();
+        for entry in sessions.iter() {
+            entry.drain();
         }
     }
 
-    /// Whether the server is about to end.
+    /// Whether the server is shutting down.
     pub fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Relaxed)
     }
 
     /// Every session of this moment.
-    pub fn snapshot(&self) -> Arc<Vec<Arc<Member>>> {
+    pub fn snapshot(&self) -> Arc<Vec<Arc<SessionEntry>>> {
         Arc::clone(
             &self
                 .0
-                .members
+                .sessions
                 .read()
                 .unwrap_or_else(PoisonError::into_inner),
         )
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Arc<Vec<Arc<Member>>>> {
+    fn write(&self) -> RwLockWriteGuard<'_, Arc<Vec<Arc<SessionEntry>>>> {
         self.0
-            .members
+            .sessions
             .write()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,21 +166,26 @@ impl Registry {
 
 impl AgentInfo {
     /// Whether both are instances of the same agent, as far as a legacy agent can be told apart.
-    fn rivals(&self, other: &Self) -> bool {
+    fn is_same_agent(&self, other: &Self) -> bool {
         self.id == other.id
             && self.identity == other.identity
             && self.kind == other.kind
-            && self.epoch != 0
-            && other.epoch != 0
+            && self.epoch.is_some()
+            && other.epoch.is_some()
     }
 }
 
-// === impl Member ===
+// === impl SessionEntry ===
 
-impl Member {
+impl SessionEntry {
     /// Takes no new tunnels from now on.
     pub fn drain(&self) {
         self.drain.cancel();
+    }
+
+    /// Whether its agent serves what is asked for.
+    pub fn serves(&self, ask: &Ask) -> bool {
+        self.agent.kind == ask.kind()
     }
 
     /// Whether new tunnels may use the session.
@@ -192,15 +203,15 @@ impl Member {
 
 impl Registration {
     /// The registered session.
-    pub fn member(&self) -> &Arc<Member> {
-        &self.member
+    pub fn entry(&self) -> &Arc<SessionEntry> {
+        &self.entry
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut members = self.registry.write();
-        Arc::make_mut(&mut members).retain(|member| member.id != self.member.id);
+        let mut sessions = self.registry.write();
+        Arc::make_mut(&mut sessions).retain(|entry| entry.id != self.entry.id);
     }
 }
 

@@ -1,34 +1,31 @@
-//! What every frontend turns its bytes into, and who asked.
+//! What a frontend reads from its client: the request, and the client itself.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use towline_protocol::control::AgentKind;
+use towline_protocol::ask::Ask;
 use towline_protocol::head;
-use towline_protocol::target::Target;
 
-/// A client's wish for a tunnel.
+/// A client's request for a tunnel.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Where the tunnel shall lead.
-    pub target: Target,
-    /// What kind of agent can serve it.
-    pub kind: AgentKind,
-    /// Who asks.
+    /// What the tunnel is to lead to.
+    pub ask: Ask,
+    /// The client and the listener it used.
     pub client: ClientInfo,
     /// The client's trace context (W3C `traceparent`), passed on as it came.
     pub traceparent: Option<String>,
 }
 
-/// Who asks, and through which door.
+/// The client and the listener it used.
 #[derive(Debug, Clone)]
 pub struct ClientInfo {
     /// The listener as the operator wrote it, for example `connect=tcp://127.0.0.1:8443`.
     pub listener: Arc<str>,
     /// The client's address.
     pub address: ClientAddress,
-    /// Who the client is by its verified certificate, where the listener asks for one.
+    /// The client's name by its verified certificate, where the listener asks for one.
     pub identity: Option<Arc<str>>,
 }
 
@@ -37,7 +34,7 @@ pub struct ClientInfo {
 pub enum ClientAddress {
     /// TCP, with or without TLS.
     Ip(SocketAddr),
-    /// A Unix socket, which knows no addresses.
+    /// A Unix socket, whose clients have no address.
     Unix,
 }
 

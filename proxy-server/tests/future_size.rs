@@ -1,50 +1,56 @@
-//! What a client's connection costs while it is idle is, besides its sockets, its task's future.
+//! What a client's connection costs while it is idle is, besides its sockets, the future of its
+//! frontend. The crate's own tests bound it together with the future of the connection's task.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use clap::Parser;
-use prometheus_client::registry::Registry as Metered;
-use proxy_server::forward::{Forward, ForwardArgs};
-use proxy_server::frontend::{Frontend, FrontendArgs};
+use prometheus_client::registry::Registry as MetricsRegistry;
+use proxy_server::forward::{Forward, ForwardConfig};
+use proxy_server::frontend::{Connection, FRONTENDS, ServeContext};
 use proxy_server::listener::ClientStream;
-use proxy_server::metrics::Metrics;
+use proxy_server::metrics::ServerMetrics;
 use proxy_server::registry::Registry;
 use proxy_server::request::{ClientAddress, ClientInfo};
-use tokio::net::{TcpListener, TcpStream};
-use towline_tunnel::tunnels::Tunnels;
+use tokio::net::UnixStream;
+use towline_service::shutdown::DrainWatch;
+use towline_service::tasks::Tasks;
+use towline_session::args::TableConfig;
+use towline_session::tunnel_table::TunnelTable;
 
 /// Bytes; 2,000 idle tunnels then hold 4 MiB of futures at most.
 const BOUND: usize = 2_048;
 
-#[derive(Debug, Parser)]
-struct Flags {
-    #[command(flatten)]
-    forward: ForwardArgs,
-    #[command(flatten)]
-    frontend: FrontendArgs,
-}
-
 #[tokio::test]
 async fn a_connection_is_small() {
-    let flags = Flags::parse_from(["test"]);
-    let metrics = Metrics::register(&mut Metered::default());
+    let metrics = ServerMetrics::register(&mut MetricsRegistry::default());
     let forward = Forward::new(
-        flags.forward,
+        &ForwardConfig::default(),
         Registry::default(),
-        Tunnels::new(1, 1),
+        TunnelTable::new(&TableConfig::default()),
         metrics,
     );
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let stream = TcpStream::connect(listener.local_addr().unwrap())
-        .await
-        .unwrap();
-    let client = ClientInfo {
-        listener: Arc::from("connect=tcp://127.0.0.1:1"),
-        address: ClientAddress::Unix,
-        identity: None,
+    let context = ServeContext {
+        forward,
+        tasks: Tasks::new(),
+        drain: DrainWatch::never(),
+        head_timeout: Duration::from_secs(10),
     };
-    let serve =
-        Frontend::Connect.serve(ClientStream::Tcp(stream), client, &flags.frontend, &forward);
-    let size = size_of_val(&serve);
-    assert!(size <= BOUND, "the future of a connection has {size} bytes");
+    for desc in FRONTENDS {
+        let frontend = (desc.build)(&[]).expect("no frontend needs a setting");
+        let (_client, stream) = UnixStream::pair().unwrap();
+        let client = ClientInfo {
+            listener: Arc::from("connect=tcp://127.0.0.1:1"),
+            address: ClientAddress::Unix,
+            identity: None,
+        };
+        let connection = Connection {
+            stream: ClientStream::Unix(stream),
+            client,
+            tls: None,
+        };
+        // The size of what is in the box, not of the box.
+        let size = size_of_val(&*frontend.serve(connection, &context));
+        let name = desc.name;
+        assert!(size <= BOUND, "{name}: the future has {size} bytes");
+    }
 }

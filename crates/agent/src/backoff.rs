@@ -1,7 +1,7 @@
 //! How long to wait before the next attempt: doubling, jittered, bounded; no clock, no sleep.
 //!
 //! The whole range is random, so that the agents of a server that restarts do not come back in
-//! step, but never below the floor, so that no draw of luck makes a tight loop.
+//! step, but never below the floor, so that no draw makes a tight loop.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Backoff {
         Duration::from_micros(random.u64(micros(self.floor)..=micros(self.ceiling)))
     }
 
-    /// Starts over: call it after a spell of health, not after a mere success.
+    /// Starts over. Call it after a session that lasted, not after each that was established.
     pub(crate) fn reset(&mut self) {
         self.ceiling = self.floor;
     }
@@ -116,7 +116,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bounds_are_good(floor: Duration, cap: Duration, seed: u64) {
+        fn any_bounds_are_valid(floor: Duration, cap: Duration, seed: u64) {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut backoff = Backoff::new(floor, cap);
             for _ in 0..100 {

@@ -2,7 +2,7 @@
 //!
 //! Look-ups are the system's (getaddrinfo), as every other program on the machine does them. They
 //! block a thread and cannot be cancelled, so their number is bounded: a permit goes with each
-//! into its thread, and names whose servers are dead can occupy no more than those.
+//! into its thread, and names whose servers do not answer occupy no more than those.
 
 use std::fmt;
 use std::io;
@@ -17,29 +17,29 @@ use tokio::time::{Instant, timeout_at};
 use towline_protocol::refusal::{Reason, Refusal};
 use towline_protocol::target::{Host, Target};
 use towline_service::runtime::BLOCKING_THREADS;
-use towline_tunnel::splice::prepare;
+use towline_session::local_stream::configure_tcp;
 
 use crate::happy_eyeballs::{Failure, interleave, race};
 
 /// Look-ups of targets at the same time; the other blocking threads are left to the look-ups of
-/// servers, so that no target's name can keep a session from coming back.
+/// servers, so that no target's name can delay the reconnection of a session.
 const LOOKUPS: usize = BLOCKING_THREADS - 16;
 
 /// "Too many open files" of this process and of the system: the numbers that every Unix uses.
 const OUT_OF_FILES: [i32; 2] = [24, 23];
 
-/// What getaddrinfo's errors begin with in the standard library's words.
+/// The prefix that the standard library gives to errors of getaddrinfo.
 const LOOKUP_PREFIX: &str = "failed to lookup address information: ";
 
 /// Dials targets; clones share the bound on look-ups.
 #[derive(Debug, Clone)]
-pub struct Dialer {
+pub struct TargetDialer {
     lookups: Arc<Semaphore>,
 }
 
-// === impl Dialer ===
+// === impl TargetDialer ===
 
-impl Dialer {
+impl TargetDialer {
     /// A dialer with no look-up under way.
     pub fn new() -> Self {
         Self {
@@ -52,7 +52,7 @@ impl Dialer {
     /// Dropping the future ends every attempt at once.
     ///
     /// # Errors
-    /// Why not, in words that alone tell a user what to look at.
+    /// Why there is no connection, with all that a user needs to find the cause.
     pub async fn dial(&self, target: &Target, limit: Duration) -> Result<TcpStream, Refusal> {
         let until = Instant::now() + limit;
         let late = |doing: &str| {
@@ -64,7 +64,7 @@ impl Dialer {
         let addresses = match &target.host {
             Host::Ip(ip) => vec![SocketAddr::new(*ip, target.port)],
             Host::Name(name) => {
-                // Not this name's fault: others' look-ups hold all the threads.
+                // This name is not at fault: other look-ups hold all the threads.
                 let permit = timeout_at(until, Arc::clone(&self.lookups).acquire_owned())
                     .await
                     .map_err(|_elapsed| busy(target))?
@@ -81,7 +81,7 @@ impl Dialer {
     }
 }
 
-impl Default for Dialer {
+impl Default for TargetDialer {
     fn default() -> Self {
         Self::new()
     }
@@ -113,7 +113,7 @@ fn busy(target: &Target) -> Refusal {
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(address).await?;
-    prepare(&socket)?;
+    configure_tcp(&socket)?;
     Ok(socket)
 }
 
@@ -127,11 +127,11 @@ fn lookup_refusal(name: &str, error: &io::Error) -> Refusal {
     Refusal::new(reason, format!("look up {name}: {why}"))
 }
 
-/// What to say when no address could be connected to: the failure that tells most, for a host
-/// that is up and refuses says more than one that has no route.
+/// The refusal when no address could be connected to. It names the most specific failure: a host
+/// that is up and refuses comes before one that has no route.
 fn dial_refusal(target: &Target, failures: Vec<Failure>) -> Refusal {
     let others = failures.len().saturating_sub(1);
-    let telling = failures
+    let specific = failures
         .into_iter()
         .min_by_key(|(_, error)| match reason(error) {
             Reason::Overload => 0,
@@ -139,10 +139,10 @@ fn dial_refusal(target: &Target, failures: Vec<Failure>) -> Refusal {
             Reason::DialTimeout => 2,
             _ => 3,
         });
-    let Some((address, error)) = telling else {
+    let Some((address, error)) = specific else {
         return Refusal::new(Reason::Dns, format!("look up {}: no address", target.host));
     };
-    let mut details = format!("dial {address}: {}", Words(&error));
+    let mut details = format!("dial {address}: {}", OsErrorText(&error));
     if others > 0 {
         details.push_str(&format!(
             " (and {others} more addresses of {})",
@@ -152,7 +152,7 @@ fn dial_refusal(target: &Target, failures: Vec<Failure>) -> Refusal {
     Refusal::new(reason(&error), details)
 }
 
-/// Whose fault an error of the system is.
+/// The reason that an error of the system stands for.
 fn reason(error: &io::Error) -> Reason {
     if error
         .raw_os_error()
@@ -171,10 +171,11 @@ fn reason(error: &io::Error) -> Reason {
     }
 }
 
-/// An error in lower case and without its number, where the standard library has such words.
-struct Words<'a>(&'a io::Error);
+/// Displays an error in lower case and without its number, where the standard library has such a
+/// text.
+struct OsErrorText<'a>(&'a io::Error);
 
-impl fmt::Display for Words<'_> {
+impl fmt::Display for OsErrorText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.kind() {
             kind @ (io::ErrorKind::ConnectionRefused
@@ -202,7 +203,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn every_error_of_the_system_has_its_reason_and_its_words() {
+    fn every_error_of_the_system_has_its_reason_and_its_text() {
         let target = "db.internal:5432".parse().unwrap();
         for (code, reason, details) in [
             (111, Reason::Refused, "connection refused"),
@@ -239,7 +240,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn of_several_failures_the_most_telling_is_told() {
+    fn of_several_failures_the_most_specific_is_reported() {
         let target = "db.internal:5432".parse().unwrap();
         let failures = vec![
             failed("[fd00::7]:5432", 101),
@@ -262,16 +263,16 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let target = format!("localhost:{port}").parse().unwrap();
-        let socket = Dialer::new().dial(&target, LIMIT).await.unwrap();
+        let socket = TargetDialer::new().dial(&target, LIMIT).await.unwrap();
         assert_eq!(socket.peer_addr().unwrap(), listener.local_addr().unwrap());
         assert!(socket.nodelay().unwrap());
     }
 
     #[tokio::test]
-    async fn a_name_that_does_not_exist_is_a_matter_of_names() {
-        // RFC 6761 §6.4: `invalid` exists nowhere, so nobody has to be asked.
+    async fn a_name_that_does_not_exist_is_refused_as_dns() {
+        // RFC 6761 §6.4: `invalid` exists nowhere, so no name server is asked.
         let target = "nowhere.invalid:1".parse().unwrap();
-        let refusal = Dialer::new().dial(&target, LIMIT).await.unwrap_err();
+        let refusal = TargetDialer::new().dial(&target, LIMIT).await.unwrap_err();
         assert_eq!(refusal.reason, Reason::Dns);
         assert!(
             refusal.details.starts_with("look up nowhere.invalid: "),
@@ -282,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_needs_no_lookup() {
-        let dialer = Dialer::new();
+        let dialer = TargetDialer::new();
         dialer.lookups.close();
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .unwrap()
@@ -296,7 +297,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_for_a_lookup_ends_with_the_deadline() {
-        let dialer = Dialer::new();
+        let dialer = TargetDialer::new();
         let _all = dialer
             .lookups
             .acquire_many(u32::try_from(LOOKUPS).unwrap())

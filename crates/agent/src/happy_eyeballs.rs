@@ -12,17 +12,17 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How long an attempt is alone before the next address joins (RFC 8305 §5, "Connection Attempt
-/// Delay"): longer than most round trips, shorter than anybody's patience.
+/// Delay"): longer than most round trips, too short for a user to notice.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// What became of one address.
+/// An address that could not be connected to, and why.
 pub(crate) type Failure = (SocketAddr, io::Error);
 
 /// The attempts under way, each owned here: dropping the list ends them at once.
 type Attempts<F> = Vec<(SocketAddr, Pin<Box<F>>)>;
 
 /// The addresses in the order in which to try them: as the resolver sorted them (RFC 6724), but
-/// the families take turns (RFC 8305 §4), and none comes twice.
+/// the families alternate (RFC 8305 §4), and no address comes twice.
 pub(crate) fn interleave(sorted: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in sorted {
@@ -48,7 +48,7 @@ pub(crate) fn interleave(sorted: impl IntoIterator<Item = SocketAddr>) -> Vec<So
 /// when an attempt fails, or after a quarter of a second.
 ///
 /// # Errors
-/// What became of every address, when none could be connected to.
+/// The failure of every address, when none could be connected to.
 pub(crate) async fn race<T, F>(
     addresses: Vec<SocketAddr>,
     mut connect: impl FnMut(SocketAddr) -> F,
@@ -57,7 +57,7 @@ where
     F: Future<Output = io::Result<T>>,
 {
     if let [only] = addresses[..] {
-        // Nothing to race against: most targets are an address already.
+        // Nothing to race against: most targets are given as an address.
         return connect(only).await.map_err(|error| vec![(only, error)]);
     }
     let mut waiting = addresses.into_iter();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_and_the_resolvers_choice_is_first() {
+    fn families_alternate_and_the_resolvers_choice_is_first() {
         for (sorted, order) in [
             (&[][..], &[][..]),
             (&["1.0.0.1:1"], &["1.0.0.1:1"]),
@@ -137,7 +137,7 @@ mod tests {
         }
     }
 
-    /// How a pretended address behaves.
+    /// How a simulated address behaves.
     #[derive(Clone, Copy)]
     enum Host {
         Answers(u64),
@@ -162,7 +162,7 @@ mod tests {
         left: usize,
     }
 
-    /// Races pretended hosts; a host is known by its port, which is its index.
+    /// Races simulated hosts; a host is known by its port, which is its index.
     async fn play(hosts: &[Host]) -> Played {
         let began = Instant::now();
         let tried = RefCell::new(Vec::new());
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_quick_host_is_alone() {
+    async fn a_quick_host_is_the_only_one_tried() {
         let played = play(&[Host::Answers(249), Host::Answers(0)]).await;
         assert_eq!(played.outcome, Ok(0));
         assert_eq!(played.tried, [0]);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_failure_is_told_when_all_fail() {
+    async fn every_failure_is_reported_when_all_fail() {
         let (refused, timeout) = (io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut);
         let played = play(&[Host::Fails(600, timeout), Host::Fails(10, refused)]).await;
         assert_eq!(played.outcome, Err(vec![(1, refused), (0, timeout)]));

@@ -1,6 +1,7 @@
-//! Every metric of an agent: its name, its help, its labels.
+//! Every metric of an agent: its name, its help, its labels. Those that servers have too are in
+//! `towline-metrics`.
 //!
-//! Labels are bounded: outcomes and reasons are closed sets, servers are those of the flags.
+//! Labels are bounded: outcomes and reasons are closed sets, servers are those of the configuration.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,10 +12,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use towline_metrics::{PATH_METRICS, SESSION_METRICS, TUNNEL_METRICS};
 use towline_protocol::refusal::Reason;
-use towline_service::scrape::{Kind, Scrape};
-use towline_tunnel::session::{SessionStats, SocketBuffers};
-use towline_tunnel::tunnels::{Traffic, Tunnels};
+use towline_quic::endpoint::SocketBuffers;
+use towline_service::scrape::{Kind, MetricDesc, Scrape};
+use towline_session::session::SessionStats;
+use towline_session::tunnel_table::TunnelTable;
 
 /// Upper bounds in seconds: from a target on the same machine to the longest default dial.
 const DIAL_BOUNDS: [f64; 12] = [
@@ -27,9 +30,25 @@ pub(crate) const PREFIX: &str = "towline_agent";
 /// One label; its value is one of a closed set.
 type Label = [(&'static str, &'static str); 1];
 
-/// The metrics that are counted as things happen; clones share them.
+/// Of the UDP socket of each session that has one of its own.
+const SOCKET_METRICS: [MetricDesc<SocketBuffers>; 2] = [
+    MetricDesc {
+        name: "udp_receive_buffer_bytes",
+        help: "UDP receive buffer that we got",
+        kind: Kind::Gauge,
+        read: |buffers| float(buffers.receive),
+    },
+    MetricDesc {
+        name: "udp_send_buffer_bytes",
+        help: "UDP send buffer that we got",
+        kind: Kind::Gauge,
+        read: |buffers| float(buffers.send),
+    },
+];
+
+/// The metrics that are counted at each event; clones share them.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub struct AgentMetrics {
     tunnels: Family<Label, Counter>,
     refusals: Family<Label, Counter>,
     dials: Family<Label, Histogram, fn() -> Histogram>,
@@ -43,7 +62,7 @@ pub(crate) struct ServerSample {
     /// The server as its flag names it.
     pub(crate) server: String,
     /// Nothing while there is no session.
-    pub(crate) session: Option<(SessionStats, SocketBuffers)>,
+    pub(crate) session: Option<SessionStats>,
 }
 
 /// Names the server of a session.
@@ -51,13 +70,13 @@ type Labels = [(&'static str, String); 1];
 
 /// Reads the live tunnels at scrape time.
 #[derive(Debug)]
-struct TrafficCollector(Tunnels);
+struct TunnelCollector(TunnelTable);
 
-// === impl Metrics ===
+// === impl AgentMetrics ===
 
-impl Metrics {
+impl AgentMetrics {
     /// Registers every metric of the tunnels; the registry must have no prefix of its own.
-    pub(crate) fn register(registry: &mut Registry, tunnels: Tunnels) -> Self {
+    pub fn register(registry: &mut Registry, tunnels: TunnelTable) -> Self {
         let metrics = Self {
             tunnels: Family::default(),
             refusals: Family::default(),
@@ -91,7 +110,7 @@ impl Metrics {
             "Dials of servers that brought no session, by phase",
             metrics.session_failures.clone(),
         );
-        prefixed.register_collector(Box::new(TrafficCollector(tunnels)));
+        prefixed.register_collector(Box::new(TunnelCollector(tunnels)));
         metrics
     }
 
@@ -120,7 +139,7 @@ impl Metrics {
         self.session_ends.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// A dial of a server came to nothing.
+    /// Connecting to a server failed.
     pub(crate) fn session_failed(&self, phase: &'static str) {
         self.session_failures
             .get_or_create(&[("phase", phase)])
@@ -128,15 +147,14 @@ impl Metrics {
     }
 }
 
-// === impl TrafficCollector ===
+// === impl TunnelCollector ===
 
-impl Collector for TrafficCollector {
+impl Collector for TunnelCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut scrape = Scrape::new(encoder);
-        let traffic = self.0.traffic();
-        for figure in Traffic::FIGURES {
-            let named = (figure.name, figure.help);
-            scrape.count(Kind::of(figure.grows), named, (figure.read)(&traffic))?;
+        let stats = self.0.stats();
+        for desc in &TUNNEL_METRICS {
+            scrape.metric(desc, &stats)?;
         }
         Ok(())
     }
@@ -154,24 +172,24 @@ pub(crate) fn encode_servers(
         (label(sample), up)
     });
     scrape.family::<Labels>(Kind::Gauge, ("sessions", "Sessions up, by server"), up)?;
-    let live = || {
-        let live = |sample: &ServerSample| sample.session.map(|session| (label(sample), session));
-        samples.iter().filter_map(live)
-    };
-    for figure in SessionStats::FIGURES {
-        let kind = Kind::of(figure.grows);
-        let values = live().map(|(labels, (stats, _))| (labels, (figure.read)(&stats)));
-        scrape.family::<Labels>(kind, (figure.name, figure.help), values)?;
+    let live: Vec<(Labels, SessionStats)> = samples
+        .iter()
+        .filter_map(|sample| Some((label(sample), sample.session?)))
+        .collect();
+    let sessions = || live.iter().map(|(labels, stats)| (labels, stats));
+    for desc in &SESSION_METRICS {
+        scrape.metric_family::<Labels, _>(desc, sessions())?;
     }
-    let receive = live().map(|(labels, (_, buffers))| (labels, float(buffers.receive)));
-    let help = "UDP receive buffer that we got";
-    scrape.family::<Labels>(Kind::Gauge, ("udp_receive_buffer_bytes", help), receive)?;
-    let send = live().map(|(labels, (_, buffers))| (labels, float(buffers.send)));
-    scrape.family::<Labels>(
-        Kind::Gauge,
-        ("udp_send_buffer_bytes", "UDP send buffer that we got"),
-        send,
-    )
+    let paths = || sessions().filter_map(|(labels, stats)| Some((labels, stats.transport.path?)));
+    for desc in &PATH_METRICS {
+        scrape.metric_family::<Labels, _>(desc, paths())?;
+    }
+    let buffers =
+        || sessions().filter_map(|(labels, stats)| Some((labels, stats.transport.socket_buffers?)));
+    for desc in &SOCKET_METRICS {
+        scrape.metric_family::<Labels, _>(desc, buffers())?;
+    }
+    Ok(())
 }
 
 /// Buffers beyond 4 GiB do not exist.

@@ -1,233 +1,125 @@
-//! Keeps a session to each of a set of servers: resolve, dial, greet, serve streams, back off,
-//! repeat. Both agents are this loop with another way to serve a stream.
+//! Keeps a session to each server: connect, serve its tunnels, back off, repeat.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::future::pending;
 use std::time::Duration;
 
-use thiserror::Error;
-use tokio::net::lookup_host;
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use towline_protocol::code::{SessionCode, StreamCode};
+use towline_protocol::control::{AgentKind, Draining, Message, Welcome};
+use towline_protocol::failure::StreamError;
+use towline_protocol::target::Target;
+use towline_service::tasks::Tasks;
+use towline_session::control_stream::{ControlStream, ControlStreamError, next_message};
+use towline_session::incoming::IncomingTunnel;
+use towline_session::session::Session;
+use towline_session::tunnel_table::TunnelTable;
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::backoff::Backoff;
-use towline_protocol::code::{SessionCode, StreamCode};
-use towline_protocol::control::{Draining, Hello, Message};
-use towline_protocol::target::{Host, Target};
-use towline_tunnel::control_stream::{ControlStream, ControlStreamError, next_message};
-use towline_tunnel::endpoint::{BindError, DialConfig, Dialer};
-use towline_tunnel::session::{Dialect, Session, SessionError};
-use towline_tunnel::stream::{StreamError, TunnelStream};
-use towline_tunnel::tunnels::Tunnels;
+use crate::server_connector::{DialError, Established, ServerConnector};
 
 /// A session that lived this long was healthy: the next dial starts with the shortest delay.
 const HEALTHY: Duration = Duration::from_secs(30);
 
-/// How long tunnels get to notice that their session is gone, or the peer that it was closed.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long tunnels get to end after their session, and a server to take a message or a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How an agent serves the streams that a server opens.
-pub trait Serve: Clone + Send + Sync + 'static {
-    /// Serves one stream to its end.
-    fn serve(&self, stream: TunnelStream, dialect: Dialect) -> impl Future<Output = ()> + Send;
+/// Serves the tunnels that servers ask for; clones share everything.
+pub trait StreamHandler: Clone + Send + Sync + 'static {
+    /// The kind that the agent announces to its servers.
+    const KIND: AgentKind;
 
-    /// The live tunnels that [`Self::serve`] takes its seats from.
-    fn tunnels(&self) -> &Tunnels;
+    /// Serves one tunnel to its end.
+    fn serve(&self, tunnel: IncomingTunnel) -> impl Future<Output = ()> + Send;
+
+    /// The live tunnels, of which [`Self::serve`] registers each.
+    fn tunnels(&self) -> &TunnelTable;
 }
 
-/// Who is told what becomes of the sessions.
-pub trait Observe: Clone + Send + Sync + 'static {
-    /// A session is up and serves.
+/// Is told what becomes of the sessions; clones share everything.
+pub trait SessionObserver: Clone + Send + Sync + 'static {
+    /// A session was established and is served.
     fn connected(&self, server: &Target, session: &Session);
     /// A session ended.
     fn disconnected(&self, server: &Target, session: &Session, why: &str);
-    /// A dial failed.
+    /// Connecting to a server failed.
     fn failed(&self, server: &Target, why: &DialError);
 }
 
-/// To which servers, as whom, and how patiently.
+/// Keeps sessions up; clones share everything.
 #[derive(Debug, Clone)]
-pub struct Keep {
-    /// A session is kept to each.
-    pub servers: Vec<Target>,
-    /// The name that the servers' certificates must carry; else each server's own.
-    pub server_name: Option<String>,
-    /// How to dial them.
-    pub dial: DialConfig,
-    /// How the agent introduces itself.
-    pub hello: Hello,
+pub struct SessionLoop<C, H, O> {
+    /// Connects to servers.
+    pub connector: C,
+    /// Serves the tunnels of all sessions.
+    pub handler: H,
+    /// Is told what becomes of the sessions.
+    pub observer: O,
     /// How long live tunnels may go on after the shutdown began.
-    pub drain: Duration,
+    pub drain_timeout: Duration,
+    /// Begins the shutdown when it is cancelled.
+    pub shutdown: CancellationToken,
 }
 
-/// Why a dial came to nothing.
-#[derive(Debug, Error)]
-pub enum DialError {
-    /// The server's name does not resolve, or not in time.
-    #[error("cannot resolve {0}: {1}")]
-    Resolve(Target, String),
-    /// No UDP socket.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// No session with any address; this is what the last one said.
-    #[error("{0}: {1}")]
-    Session(SocketAddr, SessionError),
-    /// The server did not welcome the agent.
-    #[error("{0}: {1}")]
-    Greeting(SocketAddr, ControlStreamError),
-}
+// === impl SessionLoop ===
 
-/// A session that was greeted.
-struct Greeted {
-    session: Session,
-    /// Nothing on a legacy session.
-    control: Option<ControlStream>,
-}
-
-// === impl Keep ===
-
-impl Keep {
-    /// Keeps the sessions until `shutdown`, then drains and returns.
-    pub async fn run(self, serve: impl Serve, observe: impl Observe, shutdown: CancellationToken) {
-        let keep = Arc::new(self);
-        let mut servers = JoinSet::new();
-        for server in keep.servers.clone() {
+impl<C: ServerConnector, H: StreamHandler, O: SessionObserver> SessionLoop<C, H, O> {
+    /// Keeps a session to each of these servers until the shutdown, then drains and returns.
+    pub async fn run_all(self, servers: Vec<Target>) {
+        let loops = Tasks::new();
+        for server in servers {
             let span = info_span!("server", %server);
-            let keeper = Keeper {
-                keep: Arc::clone(&keep),
-                server,
-                serve: serve.clone(),
-                observe: observe.clone(),
-                shutdown: shutdown.clone(),
-            };
-            servers.spawn(keeper.run().instrument(span));
+            let own = self.clone();
+            let run = async move { own.run(&server).await };
+            loops.spawn("session loop", run.instrument(span));
         }
-        while let Some(ended) = servers.join_next().await {
-            report_panic(ended);
-        }
+        loops.emptied().await;
     }
-}
 
-/// Keeps the session to one server.
-struct Keeper<S, O> {
-    keep: Arc<Keep>,
-    server: Target,
-    serve: S,
-    observe: O,
-    shutdown: CancellationToken,
-}
-
-// === impl Keeper ===
-
-impl<S: Serve, O: Observe> Keeper<S, O> {
-    async fn run(self) {
+    /// Keeps a session to one server until the shutdown, then drains and returns.
+    pub async fn run(&self, server: &Target) {
         let mut backoff = Backoff::default();
         let mut random = fastrand::Rng::new();
         loop {
-            let dialed = tokio::select! {
-                () = self.shutdown.cancelled() => return,
-                dialed = self.dial() => dialed,
-            };
-            match dialed {
-                Ok(greeted) => {
+            let connecting = self.connector.connect(server);
+            match self.shutdown.run_until_cancelled(connecting).await {
+                None => return,
+                Some(Ok(established)) => {
                     let began = Instant::now();
-                    self.keep_until_end(greeted).await;
+                    self.serve_until_closed(server, established).await;
                     if began.elapsed() >= HEALTHY {
                         backoff.reset();
                     }
                 }
-                Err(error) => {
-                    warn!(%error, "no session");
-                    self.observe.failed(&self.server, &error);
+                Some(Err(error)) => {
+                    warn!(%error, "connecting to server failed");
+                    self.observer.failed(server, &error);
                 }
-            }
-            if self.shutdown.is_cancelled() {
-                return;
             }
             let delay = backoff.next_delay(&mut random);
-            debug!(?delay, "dialing again");
-            tokio::select! {
-                () = self.shutdown.cancelled() => return,
-                () = sleep(delay) => {}
+            debug!(?delay, "waiting before the next connection");
+            let waited = self.shutdown.run_until_cancelled(sleep(delay)).await;
+            if waited.is_none() {
+                return;
             }
         }
-    }
-
-    /// Tries every address of the server's name, which is resolved anew each time.
-    async fn dial(&self) -> Result<Greeted, DialError> {
-        let mut last = DialError::Resolve(self.server.clone(), "no address".to_owned());
-        for address in self.resolve().await? {
-            match self.dial_address(address).await {
-                Ok(greeted) => return Ok(greeted),
-                Err(error) => {
-                    debug!(%error, "address failed");
-                    last = error;
-                }
-            }
-        }
-        Err(last)
-    }
-
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
-        let failed = |why: String| DialError::Resolve(self.server.clone(), why);
-        let port = self.server.port;
-        match &self.server.host {
-            Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, port)]),
-            Host::Name(name) => timeout(
-                self.keep.dial.session.quic_handshake_timeout,
-                lookup_host((&**name, port)),
-            )
-            .await
-            .map_err(|_elapsed| failed("no answer in time".to_owned()))?
-            .map(Iterator::collect)
-            .map_err(|error| failed(error.to_string())),
-        }
-    }
-
-    async fn dial_address(&self, address: SocketAddr) -> Result<Greeted, DialError> {
-        let Keep {
-            dial,
-            hello,
-            server_name,
-            ..
-        } = &*self.keep;
-        let own_name = certificate_name(&self.server.host);
-        let name = server_name.as_deref().unwrap_or(&own_name);
-        let limit = dial.session.quic_handshake_timeout;
-        let session = Dialer::bind(address, dial)?
-            .dial(address, name, limit)
-            .await
-            .map_err(|error| DialError::Session(address, error))?;
-        let control = match session.dialect() {
-            Dialect::Legacy => None,
-            Dialect::Towline => {
-                let greeted = ControlStream::greet(&session, hello.clone(), limit).await;
-                Some(
-                    greeted
-                        .map_err(|error| DialError::Greeting(address, error))?
-                        .0,
-                )
-            }
-        };
-        Ok(Greeted { session, control })
     }
 
     /// Serves a session to its end; a shutdown drains it.
-    async fn keep_until_end(&self, Greeted { session, control }: Greeted) {
-        self.observe.connected(&self.server, &session);
-        info!(
-            remote = %session.remote_address(), dialect = ?session.dialect(), "session established"
-        );
-        let mut tunnels = JoinSet::new();
-        let why = self.serve_session(&session, control, &mut tunnels).await;
-        self.observe.disconnected(&self.server, &session, &why);
+    async fn serve_until_closed(&self, server: &Target, established: Established) {
+        let Established { session, control } = established;
+        let (control, welcome) = control.unzip();
+        self.observer.connected(server, &session);
+        log_established(&session, welcome.as_ref());
+        let tunnels = Tasks::new();
+        let why = self.serve_session(&session, control, &tunnels).await;
+        self.observer.disconnected(server, &session, &why);
         info!(why, "session ended");
-        // Tunnels of a lost session end by themselves; whatever does not is cut by the drop.
-        let leaving = async { while tunnels.join_next().await.map(report_panic).is_some() {} };
-        if timeout(FAREWELL, leaving).await.is_err() {
-            warn!("tunnels outlived their session and were cut");
+        // Tunnels of an ended session end by themselves.
+        if !tunnels.finish_within(CLOSE_TIMEOUT).await {
+            let aborted = tunnels.abort_all();
+            warn!(aborted, "tunnels outlived their session and were aborted");
         }
     }
 
@@ -236,24 +128,23 @@ impl<S: Serve, O: Observe> Keeper<S, O> {
         &self,
         session: &Session,
         mut control: Option<ControlStream>,
-        tunnels: &mut JoinSet<()>,
+        tunnels: &Tasks,
     ) -> String {
         let mut drain_deadline = None;
         loop {
             tokio::select! {
-                accepted = session.accept() => match accepted {
-                    Ok(stream) => {
-                        let serve = self.serve.clone();
-                        let dialect = session.dialect();
-                        tunnels.spawn(async move { serve.serve(stream, dialect).await });
+                accepted = session.accept_tunnel(H::KIND) => match accepted {
+                    Ok(tunnel) => {
+                        let handler = self.handler.clone();
+                        tunnels.spawn("tunnel", async move { handler.serve(tunnel).await });
                     }
                     Err(error) => return error.to_string(),
                 },
-                Some(ended) = tunnels.join_next() => report_panic(ended),
                 message = next_message(&mut control) => match message {
-                    Ok(message) => note(&message),
-                    // The session's own end says why.
-                    Err(ControlStreamError::Stream(StreamError::SessionLost)) => control = None,
+                    Ok(message) => log_message(&message),
+                    Err(ControlStreamError::Stream(StreamError::SessionLost)) => {
+                        return session.closed().await.to_string();
+                    }
                     Err(error) => {
                         session.close(SessionCode::Protocol, &error.to_string());
                         return error.to_string();
@@ -261,82 +152,79 @@ impl<S: Serve, O: Observe> Keeper<S, O> {
                 },
                 () = self.shutdown.cancelled(), if drain_deadline.is_none() => {
                     self.announce_drain(&mut control).await;
-                    drain_deadline = Some(Box::pin(sleep(self.keep.drain)));
+                    drain_deadline = Some(Instant::now() + self.drain_timeout);
                 }
-                () = expired(&mut drain_deadline) => {
-                    self.cut(session, tunnels).await;
+                () = expired(drain_deadline) => {
+                    self.reset_tunnels(session, tunnels).await;
                     return "drain deadline".to_owned();
                 }
-            }
-            if drain_deadline.is_some() && control.is_none() && tunnels.is_empty() {
-                // A legacy server is told nothing and closes nothing: leave when nobody is left.
-                session
-                    .close_and_wait(SessionCode::Closed, "drained", FAREWELL)
-                    .await;
-                return "drained".to_owned();
+                // A server without a control stream does not know of the drain, so this end closes.
+                () = tunnels.emptied(), if drain_deadline.is_some() && control.is_none() => {
+                    session.close_and_wait(SessionCode::Closed, "drained", CLOSE_TIMEOUT).await;
+                    return "drained".to_owned();
+                }
             }
         }
     }
 
-    /// Asks for no new streams; the server closes the session when the last tunnel has ended.
+    /// Asks for no new tunnels; the server closes the session when the last one has ended.
     async fn announce_drain(&self, control: &mut Option<ControlStream>) {
         let Some(stream) = control else { return };
-        let deadline_ms = u64::try_from(self.keep.drain.as_millis()).unwrap_or(u64::MAX);
+        let deadline_ms = u64::try_from(self.drain_timeout.as_millis()).unwrap_or(u64::MAX);
         let message = Message::Draining(Draining { deadline_ms });
-        if timeout(FAREWELL, stream.send(&message))
-            .await
-            .map_or(true, |sent| sent.is_err())
-        {
-            debug!("the server was not told that this agent drains");
+        let sent = timeout(CLOSE_TIMEOUT, stream.send(&message)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            debug!("sending the drain message failed");
             *control = None;
         }
     }
 
     /// The drain deadline has passed: resets what is left, then closes.
-    async fn cut(&self, session: &Session, tunnels: &mut JoinSet<()>) {
-        let cut = self.serve.tunnels().abort_all(StreamCode::Draining);
-        warn!(cut, "drain deadline passed, resetting what is left");
-        let leaving = async { while tunnels.join_next().await.map(report_panic).is_some() {} };
-        if timeout(FAREWELL, leaving).await.is_err() {
-            debug!("some tunnels did not end in time");
+    async fn reset_tunnels(&self, session: &Session, tunnels: &Tasks) {
+        let cut = self.handler.tunnels().abort_all(StreamCode::Draining);
+        warn!(
+            cut,
+            "drain deadline passed, resetting the remaining tunnels"
+        );
+        if !tunnels.finish_within(CLOSE_TIMEOUT).await {
+            debug!(
+                left = tunnels.len(),
+                "some tunnels did not end after their reset"
+            );
         }
         session
-            .close_and_wait(SessionCode::Draining, "drain deadline", FAREWELL)
+            .close_and_wait(SessionCode::Draining, "drain deadline", CLOSE_TIMEOUT)
             .await;
     }
 }
 
-/// The name or address that a server's certificate must carry.
-fn certificate_name(host: &Host) -> String {
-    match host {
-        Host::Ip(ip) => ip.to_string(),
-        Host::Name(name) => name.trim_end_matches('.').to_owned(),
-    }
+fn log_established(session: &Session, welcome: Option<&Welcome>) {
+    info!(
+        remote = %session.remote_addr(),
+        dialect = ?session.dialect(),
+        transport = session.transport().label(),
+        server_id = welcome.map(|welcome| welcome.server_id.as_str()),
+        session = welcome.map(|welcome| welcome.session_id),
+        server_version = welcome.map(|welcome| welcome.version.as_str()),
+        "session established"
+    );
 }
 
-/// What a server says needs no answer: it opens no new streams, or its session is about to end.
-fn note(message: &Message) {
+/// No message of a server needs an answer: it opens no new tunnels, or is about to close.
+fn log_message(message: &Message) {
     match message {
         Message::Draining(Draining { deadline_ms }) => {
-            info!(deadline_ms, "the server drains: it opens no new streams");
+            info!(deadline_ms, "server drains and opens no new tunnels");
         }
-        Message::Bye(bye) => info!(reason = bye.reason, "the server says bye"),
+        Message::Bye(bye) => info!(reason = bye.reason, "server announced the close"),
         Message::Hello(_) | Message::Welcome(_) | Message::Unknown => {}
     }
 }
 
 /// Waits for ever when there is no deadline.
-async fn expired(deadline: &mut Option<std::pin::Pin<Box<tokio::time::Sleep>>>) {
+async fn expired(deadline: Option<Instant>) {
     match deadline {
-        Some(deadline) => deadline.await,
-        None => std::future::pending().await,
-    }
-}
-
-fn report_panic(ended: Result<(), JoinError>) {
-    if let Err(failure) = ended
-        && failure.is_panic()
-    {
-        error!(%failure, "a tunnel panicked");
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
     }
 }

@@ -1,16 +1,17 @@
-//! Which servers this agent has a session to: told to the log of metrics and to readiness.
+//! Which servers this agent has a session to, for its metrics and its readiness.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::session_loop::{DialError, Observe};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use towline_protocol::target::Target;
 use towline_service::readiness::Latch;
-use towline_tunnel::session::Session;
+use towline_session::session::Session;
 
-use crate::metrics::{Metrics, ServerSample, encode_servers};
+use crate::metrics::{AgentMetrics, ServerSample, encode_servers};
+use crate::server_connector::DialError;
+use crate::session_loop::SessionObserver;
 
 /// The sessions of an agent; clones share them. Ready while there is at least one.
 #[derive(Debug, Clone)]
@@ -20,7 +21,7 @@ pub(crate) struct Sessions(Arc<Inner>);
 struct Inner {
     servers: Mutex<Vec<Server>>,
     latch: Latch,
-    metrics: Metrics,
+    metrics: AgentMetrics,
 }
 
 #[derive(Debug)]
@@ -40,7 +41,7 @@ enum State {
 
 impl Sessions {
     /// No session to any of these servers yet.
-    pub(crate) fn new(targets: &[Target], latch: Latch, metrics: Metrics) -> Self {
+    pub(crate) fn new(targets: &[Target], latch: Latch, metrics: AgentMetrics) -> Self {
         let unknown = |target: &Target| Server {
             target: target.clone(),
             state: State::Down("not reached yet".to_owned()),
@@ -51,7 +52,7 @@ impl Sessions {
             latch,
             metrics,
         }));
-        sessions.tell(&sessions.servers());
+        sessions.update_latch(&sessions.servers());
         sessions
     }
 
@@ -60,11 +61,11 @@ impl Sessions {
         if let Some(server) = servers.iter_mut().find(|server| server.target == *target) {
             server.state = state;
         }
-        self.tell(&servers);
+        self.update_latch(&servers);
     }
 
-    /// Under the lock, so that the latch says what the last change made true.
-    fn tell(&self, servers: &[Server]) {
+    /// Called under the lock, so that the latch is as the last change left it.
+    fn update_latch(&self, servers: &[Server]) {
         let mut missing = Vec::new();
         for server in servers {
             match &server.state {
@@ -86,24 +87,21 @@ impl Sessions {
     }
 }
 
-impl Observe for Sessions {
+impl SessionObserver for Sessions {
     fn connected(&self, server: &Target, session: &Session) {
         self.set(server, State::Up(session.clone()));
     }
 
     fn disconnected(&self, server: &Target, session: &Session, why: &str) {
-        let end = session.end().map_or("control_stream", |end| end.label());
+        let end = session
+            .close_reason()
+            .map_or("control_stream", |end| end.label());
         self.0.metrics.session_ended(end);
         self.set(server, State::Down(why.to_owned()));
     }
 
     fn failed(&self, server: &Target, why: &DialError) {
-        self.0.metrics.session_failed(match why {
-            DialError::Resolve(..) => "resolve",
-            DialError::Bind(_) => "bind",
-            DialError::Session(..) => "handshake",
-            DialError::Greeting(..) => "greeting",
-        });
+        self.0.metrics.session_failed(why.phase());
         self.set(server, State::Down(why.to_string()));
     }
 }
@@ -113,7 +111,7 @@ impl Collector for Sessions {
         let sample = |server: &Server| ServerSample {
             server: server.target.to_string(),
             session: match &server.state {
-                State::Up(session) => session.buffers().map(|buffers| (session.stats(), buffers)),
+                State::Up(session) => Some(session.stats()),
                 State::Down(_) => None,
             },
         };

@@ -2,13 +2,7 @@
 //!
 #![doc = include_str!("../README.md")]
 
-use std::time::{Duration, Instant};
-
-use crate::cubic::Cubic;
-use crate::path::Path;
-use crate::phase::{CongestionAvoidance, Drain, Outcome, Phase};
-use crate::round::Round;
-use crate::usage::Usage;
+mod ack;
 
 mod phase;
 
@@ -19,6 +13,16 @@ mod round;
 mod cubic;
 
 mod usage;
+
+use std::time::{Duration, Instant};
+
+use crate::cubic::Cubic;
+use crate::path::Path;
+use crate::phase::{CongestionAvoidance, Drain, Outcome, Phase};
+use crate::round::Round;
+use crate::usage::Usage;
+
+pub use crate::ack::Ack;
 
 /// Initial window, in datagrams.
 pub const INITIAL_DATAGRAMS: u64 = 32;
@@ -56,15 +60,6 @@ const DRAIN_TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Lower bound of an RTT that is used as a divisor.
 const RTT_FLOOR: Duration = Duration::from_nanos(1);
-
-/// One acknowledged packet.
-#[derive(Debug, Clone, Copy)]
-pub struct Ack {
-    /// Time at which the packet was sent.
-    pub sent: Instant,
-    /// Size of the packet in bytes.
-    pub bytes: u64,
-}
 
 /// The congestion controller of one path. The documentation of the crate describes its states.
 #[derive(Debug, Clone)]

@@ -199,7 +199,7 @@ impl Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Ack;
+    use crate::ack::Ack;
 
     /// A round that took `duration`, with ten datagrams acknowledged after 40 ms.
     fn on_round(path: &mut Path, start: Instant, duration: Duration) {

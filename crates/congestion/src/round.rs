@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Ack;
+use crate::ack::Ack;
 
 /// RTT samples of which the lowest is used, as a filter for jitter (RFC 9406 §4.3).
 const N_RTT_SAMPLE: u32 = 8;

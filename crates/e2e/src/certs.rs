@@ -65,7 +65,12 @@ impl Certs {
     /// # Panics
     /// Never: such a configuration needs no verifier.
     pub fn tls_server(&self) -> Arc<ServerConfig> {
-        towline_tls::tcp_server(&self.made.server.credentials(), None).expect("no verifier")
+        towline_tls::tcp_server(
+            &self.made.server.credentials(),
+            None,
+            &[towline_tls::HTTP_1_1],
+        )
+        .expect("no verifier")
     }
 
     /// A TLS client that trusts this CA, with or without the client certificate.

@@ -11,12 +11,12 @@ use proxy_server::listener::Address;
 use proxy_server::registry::Registry;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use towline_agent::connector::Connector;
 use towline_agent::program::Bound as BoundAgent;
-use towline_agent::session_loop::Serve;
 use towline_service::readiness::Readiness;
 use towline_service::shutdown::Shutdown;
 use towline_service::tasks::Tasks;
-use towline_tunnel::tunnels::Tunnels;
+use towline_session::tunnel_table::TunnelTable;
 
 use crate::certs::Certs;
 use crate::eventually;
@@ -36,7 +36,7 @@ pub struct Server {
     /// Its sessions.
     pub registry: Registry,
     /// Its live tunnels.
-    pub tunnels: Tunnels,
+    pub tunnels: TunnelTable,
     /// The tasks of its clients.
     pub client_tasks: Tasks,
     /// Requests its stop.
@@ -52,7 +52,7 @@ pub struct Agent {
     /// Whether it has a session.
     pub readiness: Readiness,
     /// Its live tunnels.
-    pub tunnels: Tunnels,
+    pub tunnels: TunnelTable,
     /// Requests its stop.
     pub shutdown: Shutdown,
     run: JoinSet<()>,
@@ -85,16 +85,17 @@ impl Server {
         let Ok(ServerCli::Serve(args)) = ServerCli::from_matches(&matches) else {
             panic!("these flags are not for serving");
         };
-        let bound = proxy_server::server::bind(&args, None).map_err(|error| chain(&error))?;
+        let config = proxy_server::config::load(&args).map_err(|error| chain(&error))?;
+        let bound = proxy_server::server::bind(&config, None).map_err(|error| chain(&error))?;
         let shutdown = Shutdown::new();
         let mut run = JoinSet::new();
         let server = (
-            bound.client_addresses(),
-            bound.agents_address(),
-            bound.admin_address(),
-            bound.registry().clone(),
-            bound.tunnels().clone(),
-            bound.client_tasks().clone(),
+            bound.shard().client_addresses(),
+            bound.shard().agents_addr(),
+            bound.admin_addr(),
+            bound.shard().registry().clone(),
+            bound.shard().tunnels().clone(),
+            bound.shard().client_tasks().clone(),
         );
         run.spawn(bound.run(shutdown.clone()));
         let (clients, agents, admin, registry, tunnels, client_tasks) = server;
@@ -154,7 +155,7 @@ impl Server {
             (0, 0, 0),
             || {
                 (
-                    self.tunnels.traffic().live,
+                    self.tunnels.stats().live,
                     streams(),
                     self.client_tasks.len(),
                 )
@@ -203,7 +204,7 @@ impl Agent {
         Self::run(agent_tcp::bind(&cli, Metered::default()).expect("the agent starts"))
     }
 
-    fn run<S: Serve>(bound: BoundAgent<S>) -> Self {
+    fn run<C: Connector>(bound: BoundAgent<C>) -> Self {
         let (admin, readiness, tunnels) = (bound.admin_addr(), bound.readiness(), bound.tunnels());
         let shutdown = Shutdown::new();
         let mut run = JoinSet::new();
@@ -225,7 +226,7 @@ impl Agent {
 
     /// Waits until no tunnel is left.
     pub async fn is_at_rest(&self) {
-        eventually("tunnels at the agent", 0, || self.tunnels.traffic().live).await;
+        eventually("tunnels at the agent", 0, || self.tunnels.stats().live).await;
     }
 
     /// Stops it and waits for its end.

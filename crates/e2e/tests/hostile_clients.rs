@@ -239,7 +239,7 @@ async fn more_clients_than_the_limit() {
         })
         .await;
         assert_eq!(metrics.value("towline_server_connections_total", &[]), 4.0);
-        assert_eq!(server.tunnels.traffic().live, 4);
+        assert_eq!(server.tunnels.stats().live, 4);
         for tunnel in &mut inside {
             echoes(tunnel).await;
         }

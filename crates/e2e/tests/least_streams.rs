@@ -36,7 +36,7 @@ async fn shares(agents: &[Agent], tunnels: usize) -> Vec<usize> {
     let live = || -> Vec<usize> {
         agents
             .iter()
-            .map(|agent| agent.tunnels.traffic().live)
+            .map(|agent| agent.tunnels.stats().live)
             .collect()
     };
     eventually("tunnels of all agents", tunnels, || live().iter().sum()).await;

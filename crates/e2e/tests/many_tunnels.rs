@@ -61,7 +61,7 @@ async fn at_once() {
         opening.spawn(open(Arc::clone(&entry), server.tcp(0), echo.address));
     }
     let tunnels = opening.join_all().await;
-    let traffic = (server.tunnels.traffic(), agent.tunnels.traffic());
+    let traffic = (server.tunnels.stats(), agent.tunnels.stats());
     assert_eq!((traffic.0.live, traffic.1.live), (AT_ONCE, AT_ONCE));
     assert_eq!(descriptors(), baseline + AT_ONCE * DESCRIPTORS_EACH);
 

@@ -130,10 +130,10 @@ async fn readers_that_start_late_miss_nothing() {
         .await;
         for way in Way::ALL {
             let mut tunnel = ways.tunnel(way, says.address).await;
-            let stalled = || ways.server.tunnels.traffic().stalled;
+            let stalled = || ways.server.tunnels.stats().stalled;
             eventually("tunnels whose client takes nothing", 1, stalled).await;
             // The other direction goes on meanwhile.
-            let passed = || ways.server.tunnels.traffic().to_target;
+            let passed = || ways.server.tunnels.stats().to_target;
             let more = passed() + 1;
             tunnel.write_all(b"!").await.unwrap();
             tunnel.flush().await.unwrap();
@@ -149,7 +149,7 @@ async fn readers_that_start_late_miss_nothing() {
                 tunnel.shutdown().await.unwrap();
             };
             let wake = async {
-                let stalled = || ways.agent.tunnels.traffic().stalled;
+                let stalled = || ways.agent.tunnels.stats().stalled;
                 eventually("tunnels whose target takes nothing", 1, stalled).await;
                 listen.notify_one();
             };

@@ -5,26 +5,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
-use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
-use towline_agent::args::AgentConfig;
-use towline_agent::program::Bound;
-use towline_agent::session_loop::Serve;
+use towline_agent::config::AgentConfig;
+use towline_agent::server_connector::{Established, QuicConnector, ServerConnector};
 use towline_e2e::certs::Certs;
 use towline_e2e::client::{self, Refused, Way, Ways};
 use towline_e2e::programs::{Agent, Server, pair};
 use towline_e2e::target::{BlackHole, Closed, Target};
 use towline_e2e::{bounded, eventually};
 use towline_protocol::control::AgentKind;
+use towline_protocol::head::Answer;
 use towline_protocol::refusal::{Reason, Refusal};
-use towline_protocol::target::Host;
-use towline_service::shutdown::Shutdown;
-use towline_tunnel::session::Dialect;
-use towline_tunnel::stream::TunnelStream;
-use towline_tunnel::tunnels::Tunnels;
+use towline_session::stream::TunnelStream;
 
 #[tokio::test]
 async fn requests_that_are_not_connect_are_405() {
@@ -352,7 +347,7 @@ async fn a_session_at_its_tunnel_limit_is_503_until_a_tunnel_ends() {
         let first = client::tunnel(server.tcp(0), echo.address).await;
         let refused = client::refused(server.tcp(0), echo.address).await;
         let error = Some("connection_limit_reached");
-        is(&refused, 503, error, "the session's tunnels are used up");
+        is(&refused, 503, error, "session tunnel limit reached");
         // Another agent serves what the first cannot.
         let flags = [&one[..], &["--agent-id", "other"]].concat();
         let other = Agent::start(&certs, server.agents, &flags);
@@ -455,7 +450,7 @@ async fn a_refusal_of_an_agent_reaches_the_client_with_its_reason_and_text() {
             let target = format!("{}:1", reason.label());
             let refused = client::refused(server.tcp(0), target).await;
             let (status, error) = match reason.proxy_error() {
-                Some(error) => (reason.status(), error),
+                Some(error) => (status_of(reason), error),
                 // A server never causes these at an agent: they are an internal error.
                 None => (500, "proxy_internal_error"),
             };
@@ -564,6 +559,21 @@ fn is(refused: &Refused, status: u16, error: Option<&str>, words: &str) {
     assert_eq!(*body, format!("proxy-server: {phrase}\n"));
 }
 
+/// What a CONNECT client is answered for each reason that an agent can give.
+fn status_of(reason: Reason) -> u16 {
+    match reason {
+        Reason::BadRequest => 400,
+        Reason::Forbidden | Reason::Denied => 403,
+        Reason::Unauthenticated => 407,
+        Reason::HeadTooLarge => 431,
+        Reason::Dns | Reason::Refused | Reason::Unreachable | Reason::AgentLost => 502,
+        Reason::NoAgent | Reason::Overload => 503,
+        Reason::DialTimeout | Reason::AgentTimeout => 504,
+        Reason::Loop => 508,
+        Reason::Method | Reason::HeadTimeout | Reason::Internal => 500,
+    }
+}
+
 /// The wait was as long as this deadline, and shorter than the default of ten seconds.
 #[track_caller]
 fn in_time(began: Instant, deadline: Duration) {
@@ -581,36 +591,7 @@ fn streams(server: &Server) -> Vec<usize> {
         .collect()
 }
 
-/// An agent that answers what the host of the target names.
-#[derive(Debug, Clone)]
-struct ScriptedAgent(Tunnels);
-
-// === impl ScriptedAgent ===
-
-impl Serve for ScriptedAgent {
-    async fn serve(&self, mut stream: TunnelStream, _dialect: Dialect) {
-        let request = stream.read_request().await.expect("a head");
-        let Host::Name(host) = request.target.host else {
-            panic!("an address names no answer");
-        };
-        let told = Reason::ALL
-            .into_iter()
-            .find(|reason| reason.label() == &*host);
-        let answer = match (&*host, told) {
-            (_, Some(reason)) => Refusal::new(reason, "as asked for").to_response("player"),
-            ("nonsense", None) => b"220 mail.example ESMTP\r\n\r\n".to_vec(),
-            _ => return stream.cancelled().await,
-        };
-        stream.write_all(&answer).await.expect("a server");
-        stream.finish();
-    }
-
-    fn tunnels(&self) -> &Tunnels {
-        &self.0
-    }
-}
-
-/// Runs such an agent until the returned set is dropped.
+/// Runs an agent that answers what the host of the target names, until the returned set is dropped.
 fn scripted_agent(certs: &Certs, server: SocketAddr) -> JoinSet<()> {
     let server = server.to_string();
     let [ca, cert, key] = ["ca.pem", "agent.pem", "agent-key.pem"].map(|file| certs.flag(file));
@@ -619,14 +600,36 @@ fn scripted_agent(certs: &Certs, server: SocketAddr) -> JoinSet<()> {
         ["--ca-file", &ca],
         ["--cert-file", &cert],
         ["--cert-key", &key],
-        ["--admin-listen", "127.0.0.1:0"],
     ];
     let line = ["player"].iter().chain(line.as_flattened());
     let cli = proxy_agent::cli::Cli::try_parse_from(line).expect("good flags");
     let config = AgentConfig::load(&cli.agent, AgentKind::Connect).expect("good files");
-    let serve = |outlet: towline_agent::outlet::Outlet| ScriptedAgent(outlet.tunnels().clone());
-    let bound = Bound::bind("player", config, Registry::default(), serve).expect("a free port");
+    let connector = QuicConnector::new(config.connector);
     let mut run = JoinSet::new();
-    run.spawn(async move { bound.run(&Shutdown::new()).await.expect("it runs") });
+    run.spawn(async move {
+        let established = connector.connect(&config.servers[0]).await;
+        let Established { session, control } = established.expect("a session");
+        let mut tunnels = JoinSet::new();
+        while let Ok(stream) = session.accept_stream().await {
+            tunnels.spawn(answer_by_host(stream));
+        }
+        drop(control);
+    });
     run
+}
+
+async fn answer_by_host(mut stream: TunnelStream) {
+    let request = stream.read_request().await.expect("a head");
+    let asked = request.ask.to_string();
+    let host = asked.strip_suffix(":1").expect("port 1");
+    let told = Reason::ALL
+        .into_iter()
+        .find(|reason| reason.label() == host);
+    let answer = match (host, told) {
+        (_, Some(reason)) => Answer::refused(&Refusal::new(reason, "as asked for"), "player"),
+        ("nonsense", None) => b"220 mail.example ESMTP\r\n\r\n".to_vec(),
+        _ => return stream.stopped().await,
+    };
+    stream.write_all(&answer).await.expect("a server");
+    stream.finish();
 }

@@ -102,7 +102,7 @@ async fn a_stopping_server_lets_its_tunnels_finish() {
         eventually("the Unix socket's file is there", false, || socket.exists()).await;
         chain
             .agent
-            .event("the server drains: it opens no new streams", |_| true)
+            .event("server drains and opens no new tunnels", |_| true)
             .await;
         let answer = client::ask(&mut undecided, chain.witness.target.address).await;
         assert_eq!(answer.unwrap().status, 503);
@@ -179,7 +179,10 @@ async fn at_the_drain_deadline_an_agent_resets_what_is_left() {
         let cut = |event: &serde_json::Value| event["cut"] == 1;
         chain
             .agent
-            .event("drain deadline passed, resetting what is left", cut)
+            .event(
+                "drain deadline passed, resetting the remaining tunnels",
+                cut,
+            )
             .await;
         exits_with(&mut chain.agent, 0).await;
     })

@@ -54,8 +54,8 @@ async fn clients_that_never_read_do_not_slow_a_fifth() {
         for _ in 0..500 {
             echoes(&mut fifth).await;
         }
-        let traffic = server.tunnels.traffic();
-        assert_eq!((traffic.stalled, traffic.overloads), (STALLED, 0));
+        let traffic = server.tunnels.stats();
+        assert_eq!((traffic.stalled, traffic.stalled_resets), (STALLED, 0));
         drop((stuck, fifth));
         rest_and_stop(server, agent).await;
     })
@@ -86,8 +86,8 @@ async fn targets_that_never_read_do_not_slow_a_fifth() {
         for _ in 0..500 {
             echoes(&mut fifth).await;
         }
-        let traffic = agent.tunnels.traffic();
-        assert_eq!((traffic.stalled, traffic.overloads), (STALLED, 0));
+        let traffic = agent.tunnels.stats();
+        assert_eq!((traffic.stalled, traffic.stalled_resets), (STALLED, 0));
         drop((never_reads, fifth));
         assert_eq!(stuck.join_all().await, [End::Reset; STALLED]);
         rest_and_stop(server, agent).await;
@@ -144,7 +144,7 @@ async fn clients_that_never_read_end_at_the_budget_the_longest_stalled_first() {
             stuck.push(asleep(server.tcp(0), endless.address).await);
             // One after the other, because reading from a client ends its stall.
             eventually("resets for the budget", overloads, || {
-                server.tunnels.traffic().overloads
+                server.tunnels.stats().stalled_resets
             })
             .await;
             assert_eq!(end(&mut stuck.remove(0)).await, End::Reset);
@@ -192,7 +192,7 @@ async fn targets_that_never_read_end_at_the_budget_the_longest_stalled_first() {
             assert_eq!(ended.recv().await, Some((number, End::Reset)));
             uploads_stall(&server, &agent, AFFORDED).await;
         }
-        assert_eq!(agent.tunnels.traffic().overloads, 2);
+        assert_eq!(agent.tunnels.stats().stalled_resets, 2);
         let metrics = admin::metrics(agent.admin).await;
         let ended = metrics.value("towline_agent_tunnels_total", &[("outcome", "overload")]);
         assert_eq!(ended, 2.0);
@@ -239,7 +239,7 @@ async fn floods(stream: &mut TcpStream) -> End {
 /// Waits until this many clients are stalled and their windows are used up.
 async fn downloads_stall(server: &Server, agent: &Agent, count: usize) {
     eventually("stalled clients, windows used up", (count, true), || {
-        let (near, far) = (server.tunnels.traffic(), agent.tunnels.traffic());
+        let (near, far) = (server.tunnels.stats(), agent.tunnels.stats());
         let on_the_way = far.to_client.saturating_sub(near.to_client);
         (near.stalled, on_the_way >= windows(count))
     })
@@ -249,7 +249,7 @@ async fn downloads_stall(server: &Server, agent: &Agent, count: usize) {
 /// Waits until this many targets are stalled and their windows are used up.
 async fn uploads_stall(server: &Server, agent: &Agent, count: usize) {
     eventually("stalled targets, windows used up", (count, true), || {
-        let (near, far) = (server.tunnels.traffic(), agent.tunnels.traffic());
+        let (near, far) = (server.tunnels.stats(), agent.tunnels.stats());
         let on_the_way = near.to_target.saturating_sub(far.to_target);
         (far.stalled, on_the_way >= windows(count))
     })

@@ -19,7 +19,7 @@ const REFUSED: &str =
 /// Waits until this agent has this many tunnels.
 async fn carries(agent: &Agent, tunnels: usize) {
     eventually("tunnels of the agent", tunnels, || {
-        agent.tunnels.traffic().live
+        agent.tunnels.stats().live
     })
     .await;
 }

@@ -8,9 +8,9 @@ use std::fmt;
 /// Why a session ends: the application error code of `CONNECTION_CLOSE` (RFC 9000 §20.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SessionCode {
-    /// Nothing is wrong: the peer has finished.
+    /// No error: the peer has finished.
     Closed,
-    /// The server does not want this agent.
+    /// The server refuses this agent.
     Refused,
     /// The peer sent what the protocol does not allow.
     Protocol,
@@ -29,7 +29,7 @@ pub enum SessionCode {
 /// Why a stream ends early: the code of `RESET_STREAM` and `STOP_SENDING` (RFC 9000 §20.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StreamCode {
-    /// Whoever asked is no longer interested; also what QUIC libraries send by themselves.
+    /// The asking side left; also what QUIC libraries send by default.
     Cancelled,
     /// The target, or the client on the other side, reset its connection.
     TargetReset,
@@ -87,8 +87,7 @@ impl SessionCode {
 }
 
 impl From<SessionCode> for u32 {
-    /// The number to send; a foreign code beyond `u32`, which nobody can ask us to send, is
-    /// `u32::MAX`.
+    /// The number to send; a foreign code beyond `u32`, which is never sent, is `u32::MAX`.
     fn from(code: SessionCode) -> Self {
         match code {
             SessionCode::Closed => 0,
@@ -152,8 +151,7 @@ impl StreamCode {
 }
 
 impl From<StreamCode> for u32 {
-    /// The number to send; a foreign code beyond `u32`, which nobody can ask us to send, is
-    /// `u32::MAX`.
+    /// The number to send; a foreign code beyond `u32`, which is never sent, is `u32::MAX`.
     fn from(code: StreamCode) -> Self {
         match code {
             StreamCode::Cancelled => 0,

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::ids::{AgentId, Epoch};
 use crate::refusal;
 
 /// Longest line in bytes, without its line feed.
@@ -14,7 +15,7 @@ pub const MAX_LINE: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Message {
-    /// Agent to server, first: who is here.
+    /// Agent to server, first: the agent and its kind.
     Hello(Hello),
     /// Server to agent, the answer to `hello`.
     Welcome(Welcome),
@@ -27,14 +28,13 @@ pub enum Message {
     Unknown,
 }
 
-/// Who an agent is and what it does; all of it is a claim until it is checked.
+/// An agent and what it serves; all of it is a claim until the server has checked it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The name of the agent, the same over restarts.
-    pub agent_id: String,
-    /// When the agent's process started, in milliseconds since the Unix epoch: the newer of two
-    /// sessions with one name takes over.
-    pub epoch: u64,
+    /// The name of the agent.
+    pub agent_id: AgentId,
+    /// When the agent's process started: the later of two sessions with one id takes over.
+    pub epoch: Epoch,
     /// The version of the agent's program, for people.
     pub version: String,
     /// What the agent does with a stream.
@@ -43,7 +43,7 @@ pub struct Hello {
     pub max_streams: u32,
 }
 
-/// Who the server is.
+/// The server and the session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The name of the server.
@@ -61,7 +61,7 @@ pub struct Draining {
     pub deadline_ms: u64,
 }
 
-/// A last word.
+/// The reason for a close.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bye {
     /// Why the sender closes, for people.
@@ -159,8 +159,8 @@ mod tests {
 
     fn hello() -> Message {
         Message::Hello(Hello {
-            agent_id: "rack-7".into(),
-            epoch: 1_700_000_000_123,
+            agent_id: "rack-7".parse().unwrap(),
+            epoch: Epoch(1_700_000_000_123),
             version: "0.1.0".into(),
             kind: AgentKind::Connect,
             max_streams: 10_000,
@@ -253,6 +253,7 @@ mod tests {
             "{}",
             "{\"type\":7}",
             "{\"type\":\"hello\"}",
+            r#"{"type":"hello","agent_id":"a b","epoch":1,"version":"","kind":"connect","max_streams":1}"#,
             "{\"type\":\"bye\"}",
             "{\"type\":\"bye\",\"reason\":7}",
             "{\"type\":\"bye\",\"reason\":\"x\"",
@@ -299,7 +300,7 @@ mod tests {
                 decode(&longer, piece),
                 (vec![], Some(ControlError::TooLong))
             );
-            // Without its line feed it is too long as well: nobody may fill our memory.
+            // Without its line feed it is too long as well: a peer cannot make the decoder hold more.
             let open = &longer[..=MAX_LINE];
             assert_eq!(decode(open, piece), (vec![], Some(ControlError::TooLong)));
             assert_eq!(decode(&longer[..MAX_LINE], piece), (vec![], None));
@@ -319,10 +320,16 @@ mod tests {
 
     fn messages() -> impl Strategy<Value = Message> {
         let kinds = prop_oneof![Just(AgentKind::Connect), Just(AgentKind::Passthrough)];
-        let hellos = (any::<[String; 2]>(), any::<u64>(), kinds, any::<u32>());
-        let hellos = hellos.prop_map(|([agent_id, version], epoch, kind, max_streams)| Hello {
-            agent_id,
-            epoch,
+        let hellos = (
+            "[!-~]{1,40}",
+            any::<String>(),
+            any::<u64>(),
+            kinds,
+            any::<u32>(),
+        );
+        let hellos = hellos.prop_map(|(agent_id, version, epoch, kind, max_streams)| Hello {
+            agent_id: agent_id.parse().unwrap(),
+            epoch: Epoch(epoch),
             version,
             kind,
             max_streams,

@@ -1,7 +1,7 @@
 //! The HTTP/1.1 heads of a tunnel stream, read and written: the request that asks for a tunnel
 //! and the answer to it. Clients' CONNECT heads are read by the same function.
 //!
-//! Reading is pure and repeatable: give it all bytes so far, and it says nothing, an error, or
+//! Reading is pure and repeatable: given all bytes so far, it returns nothing, an error, or
 //! what the head means and where the payload behind it starts.
 
 use std::{net::SocketAddr, str, time::Duration};
@@ -9,8 +9,14 @@ use std::{net::SocketAddr, str, time::Duration};
 use httparse::{EMPTY_HEADER, Error as SyntaxError, Header, Status};
 use thiserror::Error;
 
+use crate::ask::Ask;
 use crate::refusal::{self, Reason, Refusal};
-use crate::target::{Target, TargetError};
+use crate::target::TargetError;
+
+mod refused;
+
+pub use refused::refusal_response;
+use refused::wire_status;
 
 /// Longest head in bytes, its empty line included.
 pub const MAX_HEAD: usize = 16 * 1024;
@@ -29,26 +35,26 @@ pub const MAX_FORWARDED: usize = 1024;
 /// Longest `Traceparent` value in bytes (version 00 has 55); a longer one is left out.
 const MAX_TRACEPARENT: usize = 128;
 
-/// A request for a tunnel.
+/// The head that asks for a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Where the tunnel leads; the `Host` header is not compared with it, as kube-apiserver's
-    /// never matches.
-    pub target: Target,
+pub struct RequestHead {
+    /// What the tunnel is to lead to; the `Host` header is not compared with it, as
+    /// kube-apiserver's never matches.
+    pub ask: Ask,
     /// How long the asking side waits for an answer, in whole milliseconds.
     pub deadline: Option<Duration>,
-    /// The value of `Forwarded` (RFC 7239): who asked, printable ASCII. See [`forwarded_for`].
+    /// The value of `Forwarded` (RFC 7239): the client, printable ASCII. See [`forwarded_for`].
     pub forwarded: Option<String>,
     /// The value of `Traceparent` (W3C Trace Context), printable ASCII, passed through unread.
     pub traceparent: Option<String>,
 }
 
-/// The answer to a [`Request`].
+/// The answer to a [`RequestHead`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Payload follows in both directions.
     Accepted,
-    /// There is no tunnel; the body that may follow is not worth reading.
+    /// There is no tunnel; the body that may follow is not read.
     Refused(Refusal),
 }
 
@@ -80,7 +86,7 @@ pub enum HeadError {
 ///
 /// # Errors
 /// See [`HeadError`]; its [`Refusal`] is what to answer.
-pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, HeadError> {
+pub fn parse_request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, HeadError> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
     let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
@@ -90,8 +96,8 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, HeadError
     if parsed.method != Some("CONNECT") {
         return Err(HeadError::Method);
     }
-    let request = Request {
-        target: parsed.path.unwrap_or_default().parse()?,
+    let request = RequestHead {
+        ask: Ask::parse(parsed.path.unwrap_or_default())?,
         deadline: deadline(parsed.headers)?,
         forwarded: forwarded(parsed.headers),
         traceparent: traceparent(parsed.headers),
@@ -103,7 +109,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, HeadError
 /// answer and the length of its head; what lies behind an acceptance is payload.
 ///
 /// Any 2xx accepts, and its headers are ignored: an agent of the legacy dialect sends `Date` and
-/// `Transfer-Encoding`. What refuses is taken from its Proxy-Status error, without one from its
+/// `Transfer-Encoding`. The reason of a refusal is its Proxy-Status error, or without one its
 /// status. More bytes never change an answer or an error.
 ///
 /// # Errors
@@ -133,14 +139,14 @@ pub fn forwarded_for(client: SocketAddr) -> String {
     format!("for=\"{client}\"")
 }
 
-// === impl Request ===
+// === impl RequestHead ===
 
-impl Request {
-    /// A request for a tunnel to this target, and no more.
+impl RequestHead {
+    /// A request for this tunnel, and no more.
     #[must_use]
-    pub const fn new(target: Target) -> Self {
+    pub const fn new(ask: Ask) -> Self {
         Self {
-            target,
+            ask,
             deadline: None,
             forwarded: None,
             traceparent: None,
@@ -151,7 +157,7 @@ impl Request {
     /// out.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let target = self.target.to_string();
+        let target = self.ask.to_string();
         let mut head = String::with_capacity(256);
         for part in ["CONNECT ", &target, " HTTP/1.1\r\nHost: ", &target, "\r\n"] {
             head.push_str(part);
@@ -181,7 +187,7 @@ impl Request {
 // === impl Answer ===
 
 impl Answer {
-    /// The head that accepts; a refusal's is [`Refusal::to_response`].
+    /// The head that accepts; a refusal's is [`Answer::refused`].
     pub const ACCEPTED: &'static [u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 }
 
@@ -263,8 +269,9 @@ fn is_value(text: &str, longest: usize) -> bool {
 fn refusal(status: u16, phrase: &str, headers: &[Header<'_>]) -> Refusal {
     match values(headers, "Proxy-Status").find_map(proxy_error) {
         Some(error) => {
-            let exact =
-                |reason: &Reason| reason.status() == status && reason.proxy_error() == Some(error);
+            let exact = |reason: &Reason| {
+                wire_status(*reason) == status && reason.proxy_error() == Some(error)
+            };
             let reason = Reason::ALL.into_iter().find(exact);
             let reason = reason.or_else(|| Reason::from_proxy_error(error));
             let reason = reason.unwrap_or_else(|| legacy_reason(status));
@@ -293,7 +300,7 @@ fn proxy_error(value: &[u8]) -> Option<&str> {
     parameters.find_map(|parameter| parameter.trim().strip_prefix("error="))
 }
 
-/// What a status says alone. A Go agent answers 400 to whatever went wrong while it dialed.
+/// The reason that a status alone stands for. A Go agent answers 400 to every failure of a dial.
 const fn legacy_reason(status: u16) -> Reason {
     match status {
         400 | 502 => Reason::Refused,

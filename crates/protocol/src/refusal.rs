@@ -1,17 +1,14 @@
-//! Every way to say no, and what each looks like in HTTP: one table, for both ends.
+//! Every reason for which there is no tunnel: one table, for both ends.
 //!
 //! A [`Reason`] is a closed set that travels as a Proxy-Status error (RFC 9209); the text beside
-//! it is for people. Matches on it have no wildcard, so a new reason compiles only when answered.
+//! it is for people. What a client sees of it is up to the frontend that the client uses.
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// Longest text in the status line, in bytes.
+/// Longest text of a refusal on the wire, in bytes.
 pub const MAX_DETAILS: usize = 200;
-
-/// Seconds after which a client may try again when no agent is connected: agents redial sooner.
-const RETRY_AFTER_SECS: u32 = 1;
 
 /// Why there is no tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,11 +45,11 @@ pub enum Reason {
     Overload,
     /// The request came back to the server that sent it.
     Loop,
-    /// Our own fault.
+    /// A fault of this proxy.
     Internal,
 }
 
-/// A no with its reason, and a text for whoever reads it.
+/// A reason and a text for people.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct Refusal {
     /// What the machine decides on.
@@ -84,24 +81,6 @@ impl Reason {
         Self::Loop,
         Self::Internal,
     ];
-
-    /// The HTTP status that answers a CONNECT.
-    #[must_use]
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::Method => 405,
-            Self::BadRequest => 400,
-            Self::HeadTooLarge => 431,
-            Self::HeadTimeout => 408,
-            Self::Forbidden | Self::Denied => 403,
-            Self::Unauthenticated => 407,
-            Self::NoAgent | Self::Overload => 503,
-            Self::Dns | Self::Refused | Self::Unreachable | Self::AgentLost => 502,
-            Self::DialTimeout | Self::AgentTimeout => 504,
-            Self::Loop => 508,
-            Self::Internal => 500,
-        }
-    }
 
     /// What to say when there are no details: one line without a full stop.
     #[must_use]
@@ -180,8 +159,8 @@ impl Reason {
         }
     }
 
-    /// Whether the server may try another session when an agent's side said this: only where the
-    /// agent has not touched the target. (Overload counted by the server itself stays a no.)
+    /// Whether the server may try another session after an agent's refusal or failure: only where
+    /// the agent has not touched the target, or may not have.
     #[must_use]
     pub const fn retryable(self) -> bool {
         match self {
@@ -202,36 +181,6 @@ impl Reason {
             | Self::Internal => false,
         }
     }
-
-    /// The header line that the status requires beside it, or nothing.
-    fn extra_header(self) -> String {
-        match self {
-            // RFC 9110 §15.5.6 and §15.5.8 require these two.
-            Self::Method => "Allow: CONNECT\r\n".into(),
-            Self::Unauthenticated => "Proxy-Authenticate: Basic realm=\"towline\"\r\n".into(),
-            Self::NoAgent => format!("Retry-After: {RETRY_AFTER_SECS}\r\n"),
-            Self::BadRequest
-            | Self::HeadTooLarge
-            | Self::HeadTimeout
-            | Self::Forbidden
-            | Self::Denied
-            | Self::Dns
-            | Self::Refused
-            | Self::Unreachable
-            | Self::DialTimeout
-            | Self::AgentTimeout
-            | Self::AgentLost
-            | Self::Overload
-            | Self::Loop
-            | Self::Internal => String::new(),
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.phrase())
-    }
 }
 
 // === impl Refusal ===
@@ -243,41 +192,6 @@ impl Refusal {
             reason,
             details: details.into(),
         }
-    }
-
-    /// The whole HTTP/1.1 answer, to be followed by the end of the connection or stream.
-    ///
-    /// The status line carries the details, because kube-apiserver shows its user nothing else.
-    /// `proxy` names who says no; what is not printable ASCII in it or in the details is replaced,
-    /// and both are cut at [`MAX_DETAILS`] bytes.
-    #[must_use]
-    pub fn to_response(&self, proxy: &str) -> Vec<u8> {
-        let details = match one_line(&self.details) {
-            line if line.is_empty() => self.reason.phrase().into(),
-            line => line,
-        };
-        let proxy = one_line(proxy);
-        let error = match self.reason.proxy_error() {
-            Some(name) => format!("error={name}; "),
-            None => String::new(),
-        };
-        let body = format!("{proxy}: {details}\n");
-        format!(
-            "HTTP/1.1 {status} {details}\r\n\
-             Proxy-Status: {quoted_proxy}; {error}details={quoted_details}\r\n\
-             {extra}\
-             Content-Type: text/plain\r\n\
-             Content-Length: {length}\r\n\
-             Connection: close\r\n\
-             \r\n\
-             {body}",
-            status = self.reason.status(),
-            quoted_proxy = quoted(&proxy),
-            quoted_details = quoted(&details),
-            extra = self.reason.extra_header(),
-            length = body.len(),
-        )
-        .into_bytes()
     }
 }
 
@@ -317,11 +231,6 @@ pub(crate) fn one_line(text: &str) -> String {
     }
     line.truncate(line.trim_end().len());
     line
-}
-
-/// A string of RFC 9651 §3.3.3; `line` is printable ASCII already.
-fn quoted(line: &str) -> String {
-    format!("\"{}\"", line.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ const MAX_LABEL: usize = 63;
 pub struct Target {
     /// The host to reach.
     pub host: Host,
-    /// The TCP port; 0 means "the fixed upstream of the agent", whatever the host says.
+    /// The TCP port, never 0 in a target that was parsed.
     pub port: u16,
 }
 
@@ -45,6 +45,9 @@ pub enum TargetError {
     /// The port is not a decimal number of at most five digits up to 65535.
     #[error("port of the target is not a number up to 65535")]
     BadPort,
+    /// The port is 0.
+    #[error("the port of a target cannot be 0")]
+    ZeroPort,
     /// Nothing stands before the port.
     #[error("target has no host")]
     NoHost,
@@ -57,23 +60,6 @@ pub enum TargetError {
 }
 
 // === impl Target ===
-
-impl Target {
-    /// The target of a listener that knows none: the agent's fixed upstream.
-    #[must_use]
-    pub fn upstream() -> Self {
-        Self {
-            host: Host::Name("upstream".into()),
-            port: 0,
-        }
-    }
-
-    /// Whether this asks for the agent's fixed upstream, which only a listener of ours may do.
-    #[must_use]
-    pub const fn is_upstream(&self) -> bool {
-        self.port == 0
-    }
-}
 
 impl FromStr for Target {
     type Err = TargetError;
@@ -157,6 +143,7 @@ fn parse_port(port: &str) -> Result<u16, TargetError> {
     let plain = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse() {
         _ if port.is_empty() => Err(TargetError::NoPort),
+        Ok(0) if plain => Err(TargetError::ZeroPort),
         Ok(port) if plain => Ok(port),
         _ => Err(TargetError::BadPort),
     }
@@ -176,7 +163,7 @@ mod tests {
             "example.com:443",
             "Example.COM:443",
             "example.com.:443",
-            "localhost:0",
+            "localhost:1",
             "a_b-c.svc:65535",
             "3com.4u:80",
             "10.0.0.7:10250",
@@ -212,7 +199,7 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        use TargetError::{BadBrackets, BadName, BadPort, NoHost, NoPort};
+        use TargetError::{BadBrackets, BadName, BadPort, NoHost, NoPort, ZeroPort};
         let long_label = format!("{}.com:1", "a".repeat(64));
         let long_name = format!("{0}.{0}.{0}.{1}:1", "a".repeat(63), "b".repeat(62));
         for (text, error) in [
@@ -229,6 +216,8 @@ mod tests {
             ("example.com:000080", BadPort),
             ("example.com:80/", BadPort),
             ("example.com: 80", BadPort),
+            ("example.com:0", ZeroPort),
+            ("[::1]:00000", ZeroPort),
             (":80", NoHost),
             ("::1:80", BadBrackets),
             ("[::1:80", BadBrackets),
@@ -261,14 +250,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn upstream_is_the_target_of_a_listener_that_knows_none() {
-        assert_eq!(Target::upstream().to_string(), "upstream:0");
-        assert_eq!("upstream:0".parse(), Ok(Target::upstream()));
-        assert!(Target::upstream().is_upstream());
-        assert!(!"upstream:1".parse::<Target>().unwrap().is_upstream());
-    }
-
     proptest! {
         #[test]
         fn never_panics_and_round_trips(text in "\\PC{0,40}|[\\[\\]a-f0-9.:%@x-]{0,40}") {
@@ -278,7 +259,7 @@ mod tests {
         }
 
         #[test]
-        fn every_address_round_trips(address: IpAddr, port: u16) {
+        fn every_address_round_trips(address: IpAddr, port in 1..=u16::MAX) {
             let target = Target { host: Host::Ip(address), port };
             prop_assert_eq!(target.to_string().parse::<Target>(), Ok(target));
         }

@@ -46,7 +46,7 @@ pub struct TelemetryArgs {
     log_format: LogFormat,
 
     /// Level of the log (off, error, warn, info, debug, trace), and levels of single parts, for
-    /// example `info,towline_tunnel=debug,access=off`.
+    /// example `info,towline_session=debug,access=off`.
     ///
     /// Release builds contain no trace events: quinn has one for each packet, which costs time
     /// even when it is disabled.
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_means_nothing_is_refused() {
-        for good in ["off", "INFO", "warn,towline_tunnel=trace", "a::b=debug"] {
+        for good in ["off", "INFO", "warn,towline_session=trace", "a::b=debug"] {
             parse_filter(good).unwrap();
         }
         for bad in ["", "inof", "info,", "=info", "access=", "access=loud"] {

@@ -46,8 +46,14 @@ const QUIC_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 /// TLS 1.2 is for clients that cannot be upgraded with the server.
 const TCP_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
-/// The ALPN protocol of TLS over TCP; peers that send no ALPN are served as well.
-const HTTP_1_1: &[u8] = b"http/1.1";
+/// The ALPN protocol of HTTP/1.1 (RFC 7301 §6).
+pub const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// A server's side of TLS, as [`quic_server`] and [`tcp_server`] make it.
+pub type ServerTls = Arc<ServerConfig>;
+
+/// A client's side of TLS, as [`quic_client`] and [`tcp_client`] make it.
+pub type ClientTls = Arc<ClientConfig>;
 
 /// A server configuration could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -67,22 +73,18 @@ pub fn quic_server(
     credentials: &Credentials,
     clients: &Roots,
     alpn: &[&[u8]],
-) -> Result<Arc<ServerConfig>, ConfigError> {
+) -> Result<ServerTls, ConfigError> {
     server(credentials, Some(clients), QUIC_VERSIONS, alpn)
 }
 
 /// Configuration of a QUIC client: TLS 1.3, presents `credentials`, trusts servers whose
 /// certificate one of `servers` issued.
-pub fn quic_client(
-    credentials: &Credentials,
-    servers: &Roots,
-    alpn: &[&[u8]],
-) -> Arc<ClientConfig> {
+pub fn quic_client(credentials: &Credentials, servers: &Roots, alpn: &[&[u8]]) -> ClientTls {
     client(servers, Some(credentials), QUIC_VERSIONS, alpn)
 }
 
-/// Configuration of a TCP server for clients: TLS 1.2 and 1.3, ALPN `http/1.1`. With roots, a
-/// client certificate is required; without, none is requested.
+/// Configuration of a TCP server for clients: TLS 1.2 and 1.3, these ALPN protocols, the preferred
+/// one first. With roots, a client certificate is required; without, none is requested.
 ///
 /// # Errors
 ///
@@ -90,13 +92,14 @@ pub fn quic_client(
 pub fn tcp_server(
     credentials: &Credentials,
     clients: Option<&Roots>,
-) -> Result<Arc<ServerConfig>, ConfigError> {
-    server(credentials, clients, TCP_VERSIONS, &[HTTP_1_1])
+    alpn: &[&[u8]],
+) -> Result<ServerTls, ConfigError> {
+    server(credentials, clients, TCP_VERSIONS, alpn)
 }
 
 /// Configuration of a TCP client: TLS 1.2 and 1.3, ALPN `http/1.1`, trusts servers whose
 /// certificate one of `servers` issued.
-pub fn tcp_client(servers: &Roots, credentials: Option<&Credentials>) -> Arc<ClientConfig> {
+pub fn tcp_client(servers: &Roots, credentials: Option<&Credentials>) -> ClientTls {
     client(servers, credentials, TCP_VERSIONS, &[HTTP_1_1])
 }
 

@@ -16,7 +16,7 @@ use rustls::{
 use towline_tls::devcerts::{
     AGENT_URI, CLIENT_URI, DevCa, DevCerts, Issued, Profile, SERVER_NAMES, Validity,
 };
-use towline_tls::{Identity, quic_client, quic_server, tcp_client, tcp_server};
+use towline_tls::{HTTP_1_1, Identity, quic_client, quic_server, tcp_client, tcp_server};
 
 const ALPN: &[&[u8]] = &[b"towline/1"];
 
@@ -126,7 +126,7 @@ fn agents_get_the_hybrid_key_exchange_and_the_cheapest_strong_cipher() {
 fn the_server_order_of_ciphers_decides() {
     let certs = certs();
     let client = outsider(&certs.ca, &TLS13);
-    let server = tcp_server(&certs.server.credentials(), None).unwrap();
+    let server = tcp_server(&certs.server.credentials(), None, &[HTTP_1_1]).unwrap();
     let pair = connect(&client, &server, "localhost").unwrap();
     let suite = pair.client.negotiated_cipher_suite().unwrap().suite();
     assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
@@ -141,7 +141,7 @@ fn the_server_order_of_ciphers_decides() {
 fn clients_of_tls_1_2_are_served_over_tcp_and_not_over_quic() {
     let certs = certs();
     let old = outsider(&certs.ca, &TLS12);
-    let tcp = tcp_server(&certs.server.credentials(), None).unwrap();
+    let tcp = tcp_server(&certs.server.credentials(), None, &[HTTP_1_1]).unwrap();
     let pair = connect(&old, &tcp, "localhost").unwrap();
     assert_eq!(
         pair.server.protocol_version(),
@@ -159,8 +159,8 @@ fn a_client_certificate_is_required_exactly_where_roots_are_given() {
     let certs = certs();
     let roots = certs.ca.roots();
     let credentials = certs.server.credentials();
-    let open = tcp_server(&credentials, None).unwrap();
-    let closed = tcp_server(&credentials, Some(&roots)).unwrap();
+    let open = tcp_server(&credentials, None, &[HTTP_1_1]).unwrap();
+    let closed = tcp_server(&credentials, Some(&roots), &[HTTP_1_1]).unwrap();
     let quic = quic_server(&credentials, &roots, &[b"http/1.1"]).unwrap();
     let anonymous = tcp_client(&roots, None);
     let known = tcp_client(&roots, Some(&certs.client.credentials()));
@@ -262,7 +262,7 @@ fn a_bad_server_certificate_is_refused_by_the_client() {
 #[test]
 fn the_server_certificate_serves_each_of_its_names_and_no_other() {
     let certs = certs();
-    let server = tcp_server(&certs.server.credentials(), None).unwrap();
+    let server = tcp_server(&certs.server.credentials(), None, &[HTTP_1_1]).unwrap();
     let client = tcp_client(&certs.ca.roots(), None);
     for name in SERVER_NAMES {
         connect(&client, &server, name).unwrap_or_else(|error| panic!("{name}: {error}"));

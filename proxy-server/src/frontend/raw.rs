@@ -2,43 +2,83 @@
 //! target. There is no answer to send; a refusal is a reset.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep;
-use towline_protocol::control::AgentKind;
-use towline_protocol::refusal::Refusal;
-use towline_protocol::target::Target;
-use towline_tunnel::splice::Socket;
+use towline_protocol::ask::Ask;
+use towline_protocol::refusal::{Reason, Refusal};
+use towline_protocol::target::{Target, TargetError};
+use towline_session::local_stream::LocalStream;
+use towline_tls::HTTP_1_1;
 
-use crate::forward::{Forward, Responder};
+use crate::forward::Responder;
+use crate::frontend::{
+    Connection, Frontend, FrontendDesc, ServeContext, Setting, SettingError, http_answer,
+};
 use crate::listener::ClientStream;
-use crate::request::{ClientInfo, Request};
+use crate::request::Request;
 
-/// How often a client that waits for its tunnel is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the connection of a client that waits for its tunnel is checked for a failure.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The key of the fixed target.
+const TARGET: &str = "target";
+
+/// The frontend's entry in the table.
+pub const DESC: FrontendDesc = FrontendDesc {
+    name: "raw",
+    keys: &[TARGET],
+    alpn: &[HTTP_1_1],
+    build,
+};
+
+/// Passes connections to one fixed place.
+#[derive(Debug)]
+struct Raw {
+    ask: Ask,
+}
 
 struct RawResponder(ClientStream);
 
-/// Serves one connection to its end.
-pub(super) async fn serve(
-    stream: ClientStream,
-    client: ClientInfo,
-    target: Option<Target>,
-    forward: &Arc<Forward>,
-) {
-    let (kind, target) = match target {
-        Some(target) => (AgentKind::Connect, target),
-        None => (AgentKind::Passthrough, Target::upstream()),
+fn build(settings: &[Setting]) -> Result<Arc<dyn Frontend>, SettingError> {
+    let target = settings.iter().find(|setting| setting.key == TARGET);
+    let ask = match target {
+        None => Ask::Upstream,
+        Some(setting) => {
+            let refused = |error: TargetError| SettingError {
+                key: TARGET,
+                reason: error.to_string(),
+            };
+            let target: Target = setting.value.parse().map_err(refused)?;
+            Ask::Connect(target)
+        }
     };
-    let request = Request {
-        target,
-        kind,
-        client,
-        traceparent: None,
-    };
-    forward.handle(request, RawResponder(stream)).await;
+    Ok(Arc::new(Raw { ask }))
+}
+
+// === impl Raw ===
+
+impl Frontend for Raw {
+    fn name(&self) -> &'static str {
+        DESC.name
+    }
+
+    fn serve<'a>(
+        &'a self,
+        connection: Connection,
+        context: &'a ServeContext,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let request = Request {
+            ask: self.ask.clone(),
+            client: connection.client,
+            traceparent: None,
+        };
+        let responder = RawResponder(connection.stream);
+        Box::pin(async move { context.forward.handle(request, responder).await })
+    }
 }
 
 // === impl RawResponder ===
@@ -46,11 +86,11 @@ pub(super) async fn serve(
 impl Responder for RawResponder {
     type Stream = ClientStream;
 
-    /// Its bytes are payload already, and an end of file among them ends one half only: just a
-    /// connection that failed has nobody at its end.
+    /// Its bytes are payload already, and an end of file among them ends one half only: only a
+    /// connection that failed has no client at its end.
     async fn hung_up(&mut self) {
         while self.0.failure().is_none() {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -58,7 +98,11 @@ impl Responder for RawResponder {
         Ok((self.0, Bytes::new()))
     }
 
-    async fn refuse(self, _why: &Refusal) -> io::Result<()> {
+    fn status(reason: Reason) -> u16 {
+        http_answer::status(reason)
+    }
+
+    async fn refuse(self, _refusal: &Refusal) -> io::Result<()> {
         self.0.abort_on_close();
         Ok(())
     }

@@ -35,7 +35,7 @@ pub enum AddressError {
 // === impl Address ===
 
 impl Address {
-    /// The address without its scheme, for whoever connects: `127.0.0.1:8443` or a path.
+    /// The address without its scheme, as clients use it: `127.0.0.1:8443` or a path.
     pub fn bare(&self) -> String {
         match self {
             Self::Tcp(address) | Self::Tls(address) => address.to_string(),

@@ -4,9 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
-
-use towline_tunnel::splice::prepare;
+use tokio::net::TcpStream;
+use towline_session::local_stream::configure_tcp;
 
 use crate::listener::Accepted;
 
@@ -15,14 +14,14 @@ const BACKLOG: i32 = 4_096;
 
 /// A TCP socket that listens.
 #[derive(Debug)]
-pub struct TcpDoor {
-    listener: TcpListener,
+pub struct TcpListener {
+    listener: tokio::net::TcpListener,
     local: SocketAddr,
 }
 
-// === impl TcpDoor ===
+// === impl TcpListener ===
 
-impl TcpDoor {
+impl TcpListener {
     /// Listens on `address`.
     ///
     /// # Errors
@@ -41,10 +40,10 @@ impl TcpDoor {
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         // Handed on to every accepted connection, which saves the calls there.
-        prepare(&socket)?;
+        configure_tcp(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        let listener = TcpListener::from_std(socket.into())?;
+        let listener = tokio::net::TcpListener::from_std(socket.into())?;
         let local = listener.local_addr()?;
         Ok(Self { listener, local })
     }

@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use towline_tls::ConfigError;
+use towline_quic::args::wait;
 use towline_tls::identity::Identity;
 use towline_tls::load::{Credentials, LoadError, PemPath, Roots};
-use towline_tunnel::knobs::wait;
+use towline_tls::{ConfigError, tcp_server};
 
 use crate::listener::Accepted;
-use crate::listener::tcp::TcpDoor;
+use crate::listener::tcp::TcpListener;
 
 /// A client's TLS connection.
 pub type ServerTlsStream = TlsStream<TcpStream>;
@@ -52,29 +51,38 @@ pub struct TlsArgs {
     pub tls_handshake_timeout: Duration,
 }
 
-/// What every `tls://` listener shows and asks for.
+/// The certificates that every `tls://` listener presents and requires.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
-    handshake: Handshake,
-    asks_for_certificates: bool,
+    credentials: Credentials,
+    /// Authorities of the clients' certificates; without them clients need none.
+    roots: Option<Roots>,
+    limit: Duration,
 }
 
-/// Why there is no [`TlsConfig`].
-#[derive(Debug, Error)]
-pub enum TlsConfigError {
-    /// A file cannot be used.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The files do not make a configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+/// The TLS of one listener.
+#[derive(Debug, Clone)]
+pub struct ListenerTls {
+    handshake: Handshake,
+    requires_certificates: bool,
 }
 
 /// A TCP socket that listens, and the handshake of its connections.
 #[derive(Debug)]
-pub struct TlsDoor {
-    door: TcpDoor,
-    config: TlsConfig,
+pub struct TlsListener {
+    tcp: TcpListener,
+    tls: ListenerTls,
+}
+
+/// What a client's TLS handshake told.
+#[derive(Debug, Clone)]
+pub struct TlsInfo {
+    /// The server name that the client asked for (SNI, RFC 6066 §3).
+    pub server_name: Option<Arc<str>>,
+    /// The application protocol that both agreed on (ALPN, RFC 7301).
+    pub alpn: Option<Vec<u8>>,
+    /// The client's name by its verified certificate, where the listener asks for one.
+    pub identity: Option<Arc<str>>,
 }
 
 /// A handshake that is still to be done.
@@ -91,7 +99,7 @@ impl TlsConfig {
     ///
     /// # Errors
     /// Which file of which flag is unusable, and why.
-    pub fn load(args: &TlsArgs) -> Result<Option<Self>, TlsConfigError> {
+    pub fn load(args: &TlsArgs) -> Result<Option<Self>, LoadError> {
         let (Some(cert), Some(key)) = (&args.tls_cert_file, &args.tls_private_key_file) else {
             return Ok(None);
         };
@@ -115,76 +123,84 @@ impl TlsConfig {
                 })
             })
             .transpose()?;
-        let config = towline_tls::tcp_server(&credentials, roots.as_ref())?;
-        let limit = args.tls_handshake_timeout;
         Ok(Some(Self {
+            credentials,
+            roots,
+            limit: args.tls_handshake_timeout,
+        }))
+    }
+
+    /// The TLS of a listener that speaks these application protocols (ALPN), the preferred first.
+    ///
+    /// # Errors
+    /// When the authorities make no verifier.
+    pub fn listener(&self, alpn: &[&[u8]]) -> Result<ListenerTls, ConfigError> {
+        let config = tcp_server(&self.credentials, self.roots.as_ref(), alpn)?;
+        Ok(ListenerTls {
             handshake: Handshake {
                 acceptor: TlsAcceptor::from(config),
-                limit,
+                limit: self.limit,
             },
-            asks_for_certificates: roots.is_some(),
-        }))
+            requires_certificates: self.roots.is_some(),
+        })
     }
 }
 
-// === impl TlsDoor ===
+// === impl TlsListener ===
 
-impl TlsDoor {
+impl TlsListener {
     /// Listens on `address`.
     ///
     /// # Errors
     /// What the system says, for example that the port is taken.
-    pub fn bind(address: SocketAddr, config: TlsConfig) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, tls: ListenerTls) -> io::Result<Self> {
         Ok(Self {
-            door: TcpDoor::bind(address)?,
-            config,
+            tcp: TcpListener::bind(address)?,
+            tls,
         })
     }
 
     /// The address with the real port.
     pub fn local_addr(&self) -> SocketAddr {
-        self.door.local_addr()
+        self.tcp.local_addr()
     }
 
-    /// Whether clients must show a certificate.
-    pub fn asks_for_certificates(&self) -> bool {
-        self.config.asks_for_certificates
+    /// Whether clients must present a certificate.
+    pub fn requires_certificates(&self) -> bool {
+        self.tls.requires_certificates
     }
 
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
-        let (stream, address) = self.door.accept_raw().await?;
-        Ok(Accepted::tls(
-            stream,
-            address,
-            self.config.handshake.clone(),
-        ))
+        let (stream, address) = self.tcp.accept_raw().await?;
+        Ok(Accepted::tls(stream, address, self.tls.handshake.clone()))
     }
 }
 
 // === impl Handshake ===
 
 impl Handshake {
-    /// Runs the handshake within its deadline; says who the client is when it showed a certificate.
+    /// Runs the handshake within its deadline.
     pub(super) async fn run(
         self,
         stream: TcpStream,
-    ) -> io::Result<(Box<ServerTlsStream>, Option<Arc<str>>)> {
+    ) -> io::Result<(Box<ServerTlsStream>, TlsInfo)> {
         let stream = timeout(self.limit, self.acceptor.accept(stream))
             .await
             .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
-        let identity = match stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(<[_]>::first)
-        {
+        let (_, session) = stream.get_ref();
+        let identity = match session.peer_certificates().and_then(<[_]>::first) {
             None => None,
             Some(leaf) => {
                 let identity = Identity::of(leaf).map_err(io::Error::other)?;
                 Some(identity.name().into())
             }
         };
-        Ok((Box::new(stream), identity))
+        let info = TlsInfo {
+            server_name: session.server_name().map(Arc::from),
+            alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+            identity,
+        };
+        Ok((Box::new(stream), info))
     }
 }
 

@@ -4,80 +4,105 @@ use crate::libraries::Exception;
 use crate::modules::KnownCycle;
 
 /// Folders of workspaces, from the root of the repository.
-pub(crate) const WORKSPACES: &[&str] = &["", "fuzz"];
+pub(crate) const WORKSPACES: &[&str] = &["", "bench", "fuzz"];
 
 /// Folders whose sources are tools: `CRATES` and `OWNERS` are for them, `MODULES` is not.
-pub(crate) const TOOLS: &[&str] = &["bench", "bench/wan", "fuzz"];
+pub(crate) const TOOLS: &[&str] = &["bench", "fuzz"];
 
 /// The folder of each crate, and the crates that it is built from.
 pub(crate) const CRATES: &str = "
-    proxy-server -> crates/protocol crates/service crates/tls crates/tunnel
-    proxy-agent -> crates/agent crates/protocol crates/service crates/tunnel
-    agent-tcp -> crates/agent crates/protocol crates/service crates/tunnel
-    crates/agent -> crates/protocol crates/service crates/tls crates/tunnel
-    crates/tunnel -> crates/congestion crates/protocol crates/tls
-    crates/tls ->
+    agent-tcp -> crates/agent crates/protocol crates/service
+    crates/agent -> crates/metrics crates/protocol crates/quic crates/service crates/session
+        crates/tls
+    crates/metrics -> crates/quic crates/service crates/session
+    crates/quic -> crates/congestion crates/protocol crates/tls
     crates/congestion ->
     crates/protocol ->
+    crates/tls ->
     crates/service ->
-    crates/e2e -> agent-tcp crates/agent crates/protocol crates/service crates/tls crates/tunnel
-        proxy-agent proxy-server
-    bench -> crates/agent crates/protocol crates/service crates/tls crates/tunnel
-    bench/wan -> bench crates/service crates/tls
+    crates/session -> crates/protocol crates/quic crates/tls
+    bench -> crates/agent crates/protocol crates/service crates/session crates/tls
+    proxy-server -> crates/metrics crates/protocol crates/quic crates/service crates/session
+        crates/tls
+    crates/e2e -> agent-tcp crates/agent crates/protocol crates/quic crates/service
+        crates/session crates/tls proxy-agent proxy-server
+    proxy-agent -> crates/agent crates/protocol crates/service
     fuzz -> crates/protocol
 ";
 
 /// The modules of each crate: `main` is the program, `lib` a library's root that holds code.
 pub(crate) const MODULES: &str = "
   proxy-server:
-    main -> cli server
-    cli -> agents clients forward frontend listener server
-    server -> agents cli clients forward listener metrics registry
-    agents -> metrics registry
-    clients -> forward frontend listener metrics request
+    main -> cli config server
+    cli -> config
+    server -> config metrics shard
+    shard -> accept admit config forward frontend listen listener metrics registry
+    config -> admit forward frontend listen listener
+    admit -> accept metrics registry
+    accept -> frontend listen listener metrics request
+    listen -> frontend listener
     frontend -> forward listener request
-    forward -> metrics registry request router
+    forward -> access_log metrics open registry request
+    access_log -> metrics registry request
     listener -> request
+    open -> metrics registry request route
     metrics -> registry
-    router -> registry request
-    registry ->
     request ->
+    route -> registry
+    registry ->
 
   proxy-agent:
     main -> cli lib
-    cli -> lib
     lib -> cli connect
+    cli ->
     connect ->
 
   agent-tcp:
     main -> cli lib
-    cli -> lib passthrough
     lib -> cli passthrough
+    cli -> passthrough
     passthrough ->
 
   crates/agent:
-    program -> args metrics outlet session_loop sessions
-    outlet -> args dialer metrics
-    args -> session_loop
     dialer -> happy_eyeballs
     happy_eyeballs ->
-    sessions -> metrics session_loop
+    program -> args config connector metrics serve server_connector session_loop sessions
+    serve -> config connector metrics session_loop
+    config -> args server_connector
+    args ->
+    connector ->
+    sessions -> metrics server_connector session_loop
     metrics ->
-    session_loop -> backoff
+    session_loop -> backoff server_connector
     backoff ->
+    server_connector ->
 
-  crates/tunnel:
+  crates/session:
     control_stream -> session stream
-    endpoint -> knobs session udp
-    knobs -> congestion_adapter farewell
-    congestion_adapter ->
-    session -> farewell figure stream
-    farewell ->
-    splice -> busy_poll stream tunnels
+    memory -> dialect session transport
+    session -> dialect incoming outgoing stream transport
+    incoming -> dialect stream
+    dialect ->
+    outgoing -> stream
+    splice -> busy_poller local_stream stream tunnel_table
+    local_stream ->
+    stream -> transport
+    transport ->
+    tunnel_table -> args busy_poller
+    args ->
+    busy_poller ->
+
+  crates/quic:
+    dialer -> args connection endpoint transport_config
+    listener -> args connection endpoint transport_config
+    connection -> close_workaround endpoint stats stream
+    endpoint -> args udp
+    stats ->
     stream ->
-    tunnels -> busy_poll figure
-    busy_poll ->
-    figure ->
+    transport_config -> args close_workaround congestion_adapter
+    args ->
+    close_workaround ->
+    congestion_adapter ->
     udp ->
 
   crates/tls:
@@ -87,27 +112,34 @@ pub(crate) const MODULES: &str = "
     load ->
 
   crates/congestion:
-    lib -> cubic path phase round usage
+    lib -> ack cubic path phase round usage
     phase -> cubic path round
     cubic ->
     path -> round
-    round -> lib
+    round -> ack
+    ack ->
     usage ->
 
   crates/protocol:
+    failure -> code
     code ->
-    control -> refusal
-    head -> refusal target
+    head -> ask refusal target
+    ask -> control target
+    control -> ids refusal
+    ids ->
     refusal ->
     target ->
+
+  crates/metrics:
+    lib ->
 
   crates/service:
     admin -> background_runtime readiness
     allocator ->
     build_info ->
+    live -> error_chain tasks
     probe ->
     readiness ->
-    live -> error_chain tasks
     runtime -> error_chain
     error_chain ->
     scrape ->
@@ -132,40 +164,14 @@ pub(crate) const MODULES: &str = "
 ";
 
 /// Cycles of modules that are left for now, each with the reason.
-pub(crate) const CYCLES: &[KnownCycle] = &[
-    (
-        "proxy-server: cli -> server -> cli",
-        "`server::Bound` takes the parsed `ServeArgs`",
-    ),
-    (
-        "proxy-agent: cli -> lib -> cli",
-        "the name of the program is in the root",
-    ),
-    (
-        "agent-tcp: cli -> lib -> cli",
-        "the name of the program is in the root",
-    ),
-    (
-        "crates/congestion: lib -> round -> lib",
-        "`Ack` is in the root",
-    ),
-    (
-        "crates/congestion: path -> round -> lib -> path",
-        "`Ack` is in the root",
-    ),
-    (
-        "crates/congestion: phase -> round -> lib -> phase",
-        "`Ack` is in the root",
-    ),
-];
+pub(crate) const CYCLES: &[KnownCycle] = &[];
 
 /// A foreign library, and the crates or modules that may name it.
 pub(crate) const OWNERS: &str = "
-    quinn -> crates/tunnel
-    quinn_proto -> crates/tunnel
+    quinn -> crates/quic
+    quinn_proto -> crates/quic
 
-    rustls -> crates/tls crates/tunnel::endpoint crates/tunnel::session proxy-server::agents
-        crates/e2e
+    rustls -> crates/tls crates/quic::connection crates/e2e
     webpki -> crates/tls
     tokio_rustls -> proxy-server::listener crates/e2e
     rcgen -> crates/tls::devcerts
@@ -180,26 +186,26 @@ pub(crate) const OWNERS: &str = "
         agent-tcp::lib crates/agent crates/service crates/e2e::programs
     tracing_subscriber -> crates/service::telemetry
 
-    clap -> proxy-server::cli proxy-server::agents proxy-server::clients::listen
-        proxy-server::forward proxy-server::frontend proxy-server::listener::tls
-        proxy-server::server proxy-agent::cli proxy-agent::main agent-tcp::cli agent-tcp::main
-        agent-tcp::passthrough crates/agent::args crates/tunnel::endpoint crates/tunnel::knobs
-        crates/service::telemetry crates/e2e::programs bench bench/wan
+    clap -> proxy-server::cli proxy-server::config proxy-server::admit proxy-server::forward
+        proxy-server::frontend proxy-server::listen proxy-server::listener::tls proxy-agent::cli
+        proxy-agent::main agent-tcp::cli agent-tcp::main agent-tcp::passthrough
+        crates/agent::args crates/session::args
+        crates/quic::args crates/service::telemetry crates/e2e::programs bench
     std::env -> crates/e2e
 
-    serde -> crates/protocol::control bench bench/wan
-    serde_json -> crates/protocol::control crates/e2e bench bench/wan
+    serde -> crates/protocol::control crates/protocol::ids bench
+    serde_json -> crates/protocol::control crates/e2e bench
 
-    socket2 -> proxy-server::listener crates/tunnel::endpoint crates/tunnel::splice crates/e2e
-        bench/wan
+    socket2 -> proxy-server::listener crates/quic::endpoint crates/session::local_stream
+        crates/e2e bench
     tikv_jemallocator -> crates/service::allocator
 ";
 
 /// Libraries whose types must not show in public signatures of the crates that name them.
 pub(crate) const HIDDEN: &str = "
-    quinn -> crates/tunnel
-    quinn_proto -> crates/tunnel
-    rustls -> crates/tls crates/tunnel
+    quinn -> crates/quic
+    quinn_proto -> crates/quic
+    rustls -> crates/tls crates/quic
     webpki -> crates/tls
     rcgen -> crates/tls
     x509_parser -> crates/tls
@@ -262,20 +268,14 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         "rcgen",
         "keeps the cause of the error",
     ),
-    // The configurations that `tls` makes are taken here.
     (
-        "crates/tunnel::endpoint::DialConfig",
+        "crates/tls::lib::ServerTls",
         "rustls",
-        "takes a configuration of `tls`",
+        "names a configuration",
     ),
     (
-        "crates/tunnel::endpoint::Listener::bind",
+        "crates/tls::lib::ClientTls",
         "rustls",
-        "takes a configuration of `tls`",
-    ),
-    (
-        "crates/tunnel::endpoint::BindError",
-        "quinn",
-        "keeps the cause of the error",
+        "names a configuration",
     ),
 ];

@@ -8,7 +8,11 @@ use super::*;
 
 type Parsed<T> = Result<Option<(T, usize)>, HeadError>;
 
-fn ask(head: &str) -> Request {
+fn target(text: &str) -> Ask {
+    Ask::Connect(text.parse().unwrap())
+}
+
+fn ask(head: &str) -> RequestHead {
     let (request, length) = parse_request(head.as_bytes()).unwrap().unwrap();
     assert_eq!(length, head.len());
     request
@@ -38,9 +42,9 @@ fn whole_or_nothing<T: PartialEq + Debug>(bytes: &[u8], parse: impl Fn(&[u8]) ->
     }
 }
 
-fn example() -> Request {
-    Request {
-        target: "[fd00::10]:443".parse().unwrap(),
+fn example() -> RequestHead {
+    RequestHead {
+        ask: target("[fd00::10]:443"),
         deadline: Some(Duration::from_millis(9800)),
         forwarded: Some(forwarded_for("192.0.2.1:4711".parse().unwrap())),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
@@ -58,7 +62,7 @@ fn request_is_written_as_specified() {
          Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\
          \r\n"
     );
-    let bare = Request::new("a.b:80".parse().unwrap());
+    let bare = RequestHead::new(target("a.b:80"));
     assert_eq!(
         bare.encode(),
         b"CONNECT a.b:80 HTTP/1.1\r\nHost: a.b:80\r\n\r\n"
@@ -78,7 +82,7 @@ fn forwarded_names_clients_of_both_families() {
 
 #[test]
 fn requests_of_all_kinds_of_clients_are_read() {
-    let plain = Request::new("example.com:443".parse().unwrap());
+    let plain = RequestHead::new(target("example.com:443"));
     for head in [
         "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n",
         // kube-apiserver: its Host never matches.
@@ -169,7 +173,7 @@ fn bad_requests_are_refused_with_the_right_status() {
     ] {
         let error = parse_request(head.as_bytes()).unwrap_err();
         let refusal = Refusal::from(error);
-        assert_eq!(refusal.reason.status(), status, "{head:?}: {error}");
+        assert_eq!(wire_status(refusal.reason), status, "{head:?}: {error}");
         assert_eq!(refusal.details, error.to_string());
         whole_or_nothing(head.as_bytes(), parse_request);
     }
@@ -301,7 +305,7 @@ fn proxy_status_decides_over_the_status() {
 #[test]
 fn a_status_alone_decides_in_the_legacy_dialect() {
     for (status, reason) in [
-        ("400 Bad Request", Reason::Refused),
+        ("400 Bad RequestHead", Reason::Refused),
         ("502 Bad Gateway", Reason::Refused),
         ("403 Forbidden", Reason::Denied),
         ("405 Method Not Allowed", Reason::Internal),
@@ -326,13 +330,13 @@ fn a_status_alone_decides_in_the_legacy_dialect() {
 fn our_own_refusals_come_back() {
     for reason in Reason::ALL {
         let sent = Refusal::new(reason, "dial \"10.0.0.7\":1\r\n");
-        let response = sent.to_response("proxy-agent");
+        let response = Answer::refused(&sent, "proxy-agent");
         let (answer, length) = parse_answer(&response).unwrap().unwrap();
         let came = if reason.proxy_error().is_some() {
             Refusal::new(reason, "dial \"10.0.0.7\":1")
         } else {
             // These two are for clients alone: from an agent they mean that we sent nonsense.
-            let status = reason.status();
+            let status = wire_status(reason);
             let details = format!("agent answered {status} dial \"10.0.0.7\":1");
             Refusal::new(Reason::Internal, details)
         };
@@ -350,8 +354,8 @@ fn nothing_can_be_smuggled_into_a_request() {
     assert_eq!(head.lines().count(), 4, "{head}");
 }
 
-fn requests() -> impl Strategy<Value = Request> {
-    let targets = "([a-z0-9-]{1,10}\\.){0,3}[a-z]{1,10}:[0-9]{1,4}|\\[[0-9a-f]{1,4}::1\\]:1";
+fn requests() -> impl Strategy<Value = RequestHead> {
+    let targets = "([a-z0-9-]{1,10}\\.){0,3}[a-z]{1,10}:[1-9][0-9]{0,3}|\\[[0-9a-f]{1,4}::1\\]:1";
     let value = "[!-~]([ -~]{0,60}[!-~])?";
     let deadlines = 0..=u64::try_from(MAX_DEADLINE.as_millis()).unwrap();
     (
@@ -360,8 +364,8 @@ fn requests() -> impl Strategy<Value = Request> {
         prop::option::of(value),
         prop::option::of(value),
     )
-        .prop_map(|(target, deadline, forwarded, traceparent)| Request {
-            target,
+        .prop_map(|(target, deadline, forwarded, traceparent)| RequestHead {
+            ask: Ask::Connect(target),
             deadline,
             forwarded,
             traceparent,
@@ -390,7 +394,7 @@ proptest! {
         let reason = Reason::ALL[index];
         prop_assume!(reason.proxy_error().is_some());
         let sent = Refusal::new(reason, refusal::one_line(&details));
-        let response = sent.to_response("proxy-agent");
+        let response = Answer::refused(&sent, "proxy-agent");
         let (answer, _) = parse_answer(&response).unwrap().unwrap();
         let Answer::Refused(came) = answer else { panic!("accepted") };
         prop_assert_eq!(came.reason, reason);
