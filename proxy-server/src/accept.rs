@@ -226,3 +226,6 @@ fn failed_in_the_queue(error: &io::Error) -> bool {
             | io::ErrorKind::InvalidInput
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -298,3 +298,6 @@ async fn send(control: &mut ControlStream, message: &Message) -> Result<(), Cont
         .await
         .map_err(|_elapsed| ControlStreamError::Timeout)?
 }
+
+#[cfg(test)]
+mod tests;

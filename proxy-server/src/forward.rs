@@ -223,3 +223,6 @@ fn answered(sent: io::Result<()>) {
         debug!(%error, "the client did not wait for its refusal");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,3 +43,6 @@ pub mod server;
 pub mod config;
 
 pub mod cli;
+
+#[cfg(test)]
+mod fixture;

@@ -197,3 +197,6 @@ fn more_telling(before: Option<Refusal>, now: Refusal) -> Refusal {
         |before: &Refusal| unanswered || (now.reason.retryable() && !before.reason.retryable());
     before.filter(says_less).unwrap_or(now)
 }
+
+#[cfg(test)]
+mod tests;

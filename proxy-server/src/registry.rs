@@ -229,3 +229,6 @@ impl fmt::Display for SessionId {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,3 +188,6 @@ async fn send(stream: &mut ClientStream, answer: &[u8]) -> io::Result<()> {
         .await
         .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,3 +107,6 @@ impl Responder for RawResponder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
