@@ -10,7 +10,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep};
 use towline_e2e::certs::Certs;
 use towline_e2e::endings::{End, Witness, echoes, end};
+use towline_e2e::openmetrics::Metrics;
 use towline_e2e::process::Process;
+use towline_e2e::target::BlackHole;
 use towline_e2e::{admin, bounded, client, eventually};
 
 /// The time in which a program ends once no tunnel is left: closing its connections takes 2 s each
@@ -136,6 +138,37 @@ async fn at_the_drain_deadline_a_server_resets_what_is_left() {
             .event("drain deadline passed, tunnels were reset", cut)
             .await;
         let access = |event: &serde_json::Value| event["outcome"] == "draining";
+        chain.server.event("tunnel", access).await;
+        exits_with(&mut chain.server, 0).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_pending_at_the_drain_deadline_is_refused_and_logged() {
+    bounded(async {
+        let patient = ["--dial-timeout", "60s"];
+        let server_flags = [&SHORT_DRAIN[..], &patient].concat();
+        let mut chain = Chain::start(&server_flags, &patient).await;
+        let page = chain.server.admin().await;
+        let hole = BlackHole::new();
+        let mut pending = TcpStream::connect(chain.proxy).await.unwrap();
+        let head = client::connect_head(hole.address);
+        pending.write_all(head.as_bytes()).await.unwrap();
+        // The agent is being asked.
+        let asked = |metrics: &Metrics| metrics.sum("towline_server_session_streams") == 1.0;
+        admin::metrics_become("the agent is asked", page, asked).await;
+
+        chain.server.terminate().await;
+        let refused = client::read_refused(&mut pending).await;
+        assert_eq!(refused.answer.status, 503, "{}", refused.answer.head);
+        assert_eq!(refused.answer.phrase(), "this server is shutting down");
+        drop(pending);
+        let access = |event: &serde_json::Value| {
+            event["status"] == 503
+                && event["outcome"] == "no_agent"
+                && event["to"] == hole.address.to_string()
+        };
         chain.server.event("tunnel", access).await;
         exits_with(&mut chain.server, 0).await;
     })
