@@ -62,10 +62,14 @@ pub struct ServeArgs {
 #[command(next_help_heading = "Daemon")]
 pub struct DaemonArgs {
     /// TCP address of /livez, /readyz and /metrics, which authenticate no client.
+    ///
+    /// Set it to an address of the pod or the management network for probes and scrapers.
     #[arg(long, env = "TOWLINE_ADMIN_LISTEN", value_name = "IP:PORT", default_value = ADMIN_DEFAULT)]
     pub admin_listen: SocketAddr,
 
     /// How long live tunnels may go on after the shutdown began; they are reset then.
+    ///
+    /// Keep it below the time after which the platform kills the process.
     #[arg(
         long,
         env = "TOWLINE_DRAIN_TIMEOUT",
@@ -75,7 +79,8 @@ pub struct DaemonArgs {
     #[arg(value_parser = wait)]
     pub drain_timeout: Duration,
 
-    /// Check flags and files, say what is wrong, and exit without listening anywhere.
+    /// Check flags and files, say what is wrong, and exit without listening anywhere; exit status 0
+    /// or 2.
     #[arg(long, env = "TOWLINE_CHECK_CONFIG", value_parser = BoolishValueParser::new())]
     pub check_config: bool,
 }

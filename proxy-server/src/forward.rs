@@ -47,6 +47,9 @@ pub trait Responder: Send {
 #[command(next_help_heading = "Tunnels")]
 pub struct ForwardArgs {
     /// How long a client waits for its tunnel, name look-up, dial and retries included; 504 then.
+    ///
+    /// After half of it without an answer a second session is asked. Raise it for targets that take
+    /// long to accept a connection.
     #[arg(
         long,
         env = "TOWLINE_DIAL_TIMEOUT",
@@ -58,11 +61,14 @@ pub struct ForwardArgs {
 
     /// Silence in both directions after which a tunnel is reset; without it a tunnel may be silent
     /// forever, as a kubectl exec is.
+    ///
+    /// Set it where clients leave tunnels behind that they no longer use.
     #[arg(long, env = "TOWLINE_IDLE_TIMEOUT", value_name = "TIME")]
     #[arg(value_parser = wait)]
     pub idle_timeout: Option<Duration>,
 
-    /// Do not tell agents the clients' addresses (the Forwarded header).
+    /// Do not tell agents the clients' addresses (the Forwarded header); set it where agents must not
+    /// learn them.
     #[arg(long, env = "TOWLINE_NO_FORWARDED", value_parser = BoolishValueParser::new())]
     pub no_forwarded: bool,
 }

@@ -32,6 +32,8 @@ pub const FRONTENDS: &[FrontendDesc] = &[connect::DESC, raw::DESC];
 #[command(next_help_heading = "Clients")]
 pub struct FrontendArgs {
     /// How long a client may take to send its request head; 408 then.
+    ///
+    /// Raise it for clients on slow links.
     #[arg(
         long,
         env = "TOWLINE_HEAD_TIMEOUT",

@@ -48,6 +48,8 @@ pub struct ListenArgs {
     pub listen: Vec<ListenSpec>,
 
     /// Permission bits of Unix sockets, in octal.
+    ///
+    /// 0660 lets the group of the process connect.
     #[arg(
         long,
         env = "TOWLINE_UNIX_MODE",
@@ -58,6 +60,8 @@ pub struct ListenArgs {
     pub unix_mode: u32,
 
     /// Client connections, and tunnels, served at the same time; accepting pauses beyond.
+    ///
+    /// Lower it to bound memory and file descriptors.
     #[arg(
         long,
         env = "TOWLINE_MAX_CONNECTIONS",

@@ -16,6 +16,8 @@ const LARGEST_DATAGRAM: i64 = 65_487;
 #[command(next_help_heading = "QUIC sessions")]
 pub struct QuicArgs {
     /// How long a QUIC handshake and the exchange of hello and welcome behind it may take.
+    ///
+    /// Raise it on paths whose round trip is a second or more.
     #[arg(
         long,
         env = "TOWLINE_QUIC_HANDSHAKE_TIMEOUT",
@@ -27,7 +29,8 @@ pub struct QuicArgs {
 
     /// Silence after which a peer counts as dead: its tunnels end with a reset.
     ///
-    /// The smaller value of the two ends holds. A server pings after a quarter of it.
+    /// The smaller value of the two ends holds. A server pings after a quarter of it. Raise it where
+    /// short outages of the path must not end tunnels.
     #[arg(
         long,
         env = "TOWLINE_QUIC_IDLE_TIMEOUT",
@@ -53,8 +56,10 @@ pub struct QuicArgs {
     #[arg(value_parser = window)]
     pub stream_window: ByteSize,
 
-    /// Tunnels that one session carries at the same time; the smaller value of the two ends holds,
-    /// and a server tries another session, or answers 503, when they are used up.
+    /// Tunnels that one session carries at the same time; the smaller value of the two ends holds.
+    ///
+    /// At the limit a server tries another session, or answers 503. Lower it to bound what one agent
+    /// carries.
     #[arg(
         long,
         env = "TOWLINE_MAX_TUNNELS_PER_SESSION",
@@ -76,7 +81,10 @@ pub struct QuicArgs {
     )]
     pub congestion_control: CongestionControl,
 
-    /// Receive buffer to ask the kernel for; larger ones add queueing, not speed.
+    /// Receive buffer of the UDP socket to ask the kernel for.
+    ///
+    /// A larger one adds queueing, not speed. 1MiB halves the wait of small tunnels beside bulk
+    /// transfers at gigabits.
     #[arg(
         long,
         env = "TOWLINE_UDP_RECEIVE_BUFFER",
@@ -85,7 +93,7 @@ pub struct QuicArgs {
     )]
     pub udp_receive_buffer: ByteSize,
 
-    /// Send buffer to ask the kernel for; larger ones add queueing, not speed.
+    /// Send buffer of the UDP socket to ask the kernel for; a larger one adds queueing, not speed.
     #[arg(
         long,
         env = "TOWLINE_UDP_SEND_BUFFER",

@@ -25,7 +25,7 @@ pub type ServerTlsStream = TlsStream<TcpStream>;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Clients over TLS")]
 pub struct TlsArgs {
-    /// Certificate chain (PEM) that clients on tls:// see.
+    /// Certificate chain (PEM) that clients on tls:// see; required for a tls:// listener.
     #[arg(long, env = "TOWLINE_TLS_CERT_FILE", value_name = "FILE")]
     #[arg(requires = "tls_private_key_file")]
     pub tls_cert_file: Option<std::path::PathBuf>,
@@ -35,12 +35,14 @@ pub struct TlsArgs {
     #[arg(requires = "tls_cert_file")]
     pub tls_private_key_file: Option<std::path::PathBuf>,
 
-    /// Authorities (PEM) of the clients' certificates; with it every client must show one.
+    /// Authorities (PEM) of the clients' certificates; with it every client must present one.
+    ///
+    /// Set it on every tls:// listener that other machines can reach.
     #[arg(long, env = "TOWLINE_TLS_CLIENT_CA_FILE", value_name = "FILE")]
     #[arg(requires = "tls_cert_file")]
     pub tls_client_ca_file: Option<std::path::PathBuf>,
 
-    /// How long a client's TLS handshake may take.
+    /// How long a client's TLS handshake may take; raise it for clients on slow links.
     #[arg(
         long,
         env = "TOWLINE_TLS_HANDSHAKE_TIMEOUT",
