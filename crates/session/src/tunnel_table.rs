@@ -1,18 +1,24 @@
 //! The live tunnels of a process: how many there are, how many bytes they moved, which are
 //! stalled; and how they are told to end.
 
+mod abort;
+mod stall_budget;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use towline_protocol::code::StreamCode;
 use tracing::warn;
 
 use crate::args::TableConfig;
 use crate::busy_poller::Activity;
+use crate::tunnel_table::abort::Abort;
+use crate::tunnel_table::stall_budget::StallBudget;
 
 /// Every live tunnel of this process; clones share it.
 ///
@@ -23,7 +29,7 @@ pub struct TunnelTable(Arc<Inner>);
 
 struct Inner {
     table: Mutex<Table>,
-    config: TableConfig,
+    busy_poll: Duration,
     to_target: AtomicU64,
     to_client: AtomicU64,
     stalled_resets: AtomicU64,
@@ -36,16 +42,7 @@ struct Table {
     /// Tunnels that carry payload; the others among `live` are being opened.
     open: usize,
     live: HashMap<u64, Arc<Abort>>,
-    /// In the order in which they stalled: the key counts up.
-    stalled: std::collections::BTreeMap<u64, Arc<Abort>>,
-}
-
-/// The way in which a tunnel is told to end.
-#[derive(Default)]
-struct Abort {
-    /// Zero until the tunnel is told to end; then a [`StreamCode`] on the wire plus one.
-    code: AtomicU32,
-    waker: Mutex<Option<Waker>>,
+    stalled: StallBudget,
 }
 
 /// One tunnel's entry in a [`TunnelTable`], from before its first wait to its end; dropping it
@@ -114,8 +111,11 @@ impl TunnelTable {
     /// An empty table.
     pub fn new(config: &TableConfig) -> Self {
         Self(Arc::new(Inner {
-            table: Mutex::default(),
-            config: *config,
+            table: Mutex::new(Table {
+                stalled: StallBudget::new(config.stream_window, config.stall_budget),
+                ..Table::default()
+            }),
+            busy_poll: config.busy_poll,
             to_target: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
             stalled_resets: AtomicU64::new(0),
@@ -168,7 +168,7 @@ impl TunnelTable {
     /// message in place of sleeping. Never ends unless busy polling is disabled; stops when
     /// dropped. Needs a task of its own.
     pub async fn poll_busily(&self) {
-        let limit = self.0.config.busy_poll;
+        let limit = self.0.busy_poll;
         if !limit.is_zero() {
             match self.0.activity.poll_busily(limit).await {}
         }
@@ -235,19 +235,9 @@ impl TunnelGuard {
         if self.stalled.is_some() {
             return;
         }
-        let mut table = self.table.lock();
-        table.next += 1;
-        let since = table.next;
-        table.stalled.insert(since, Arc::clone(&self.abort));
-        self.stalled = Some(since);
-        let pinned = u64::try_from(table.stalled.len())
-            .unwrap_or(u64::MAX)
-            .saturating_mul(self.table.0.config.stream_window);
-        let victim = (pinned > self.table.0.config.stall_budget)
-            .then(|| table.stalled.pop_first())
-            .flatten();
-        drop(table);
-        if let Some((_, abort)) = victim {
+        let (key, victim) = self.table.lock().stalled.stall(&self.abort);
+        self.stalled = Some(key);
+        if let Some(victim) = victim {
             let before = self.table.0.stalled_resets.fetch_add(1, Ordering::Relaxed);
             // The first, second, fourth … so that a flood of them is no flood of lines.
             if (before + 1).is_power_of_two() {
@@ -256,14 +246,14 @@ impl TunnelGuard {
                     "stall budget used up, reset the tunnel that was stalled longest"
                 );
             }
-            abort.set(StreamCode::Overload);
+            victim.set(StreamCode::Overload);
         }
     }
 
     /// The local reader takes bytes again.
     pub(crate) fn unstall(&mut self) {
-        if let Some(since) = self.stalled.take() {
-            self.table.lock().stalled.remove(&since);
+        if let Some(key) = self.stalled.take() {
+            self.table.lock().stalled.unstall(key);
         }
     }
 }
@@ -285,41 +275,14 @@ impl fmt::Debug for TunnelGuard {
     }
 }
 
-// === impl Abort ===
-
-impl Abort {
-    fn set(&self, code: StreamCode) {
-        self.code
-            .store(u32::from(code).saturating_add(1), Ordering::Release);
-        if let Some(waker) = self.waker().take() {
-            waker.wake();
-        }
-    }
-
-    fn poll(&self, cx: &Context<'_>) -> Option<StreamCode> {
-        let mut waker = self.waker();
-        if let Some(wire) = self.code.load(Ordering::Acquire).checked_sub(1) {
-            return Some(StreamCode::from_wire(wire.into()));
-        }
-        match &*waker {
-            Some(known) if known.will_wake(cx.waker()) => {}
-            _ => *waker = Some(cx.waker().clone()),
-        }
-        None
-    }
-
-    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Waker};
 
+    use towline_protocol::code::StreamCode;
+
     use super::{TableStats, TunnelTable};
     use crate::args::TableConfig;
-    use towline_protocol::code::StreamCode;
 
     fn two_windows() -> TunnelTable {
         TunnelTable::new(&TableConfig {
