@@ -34,13 +34,13 @@ type Label = [(&'static str, &'static str); 1];
 const SOCKET_METRICS: [MetricDesc<SocketBuffers>; 2] = [
     MetricDesc {
         name: "udp_receive_buffer_bytes",
-        help: "UDP receive buffer that we got",
+        help: "UDP receive buffer that the kernel gave",
         kind: Kind::Gauge,
         read: |buffers| float(buffers.receive),
     },
     MetricDesc {
         name: "udp_send_buffer_bytes",
-        help: "UDP send buffer that we got",
+        help: "UDP send buffer that the kernel gave",
         kind: Kind::Gauge,
         read: |buffers| float(buffers.send),
     },

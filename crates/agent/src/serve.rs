@@ -16,7 +16,7 @@ use towline_protocol::refusal::{Reason, Refusal};
 use towline_session::incoming::{IncomingTunnel, NotAnswered};
 use towline_session::splice::{Options, splice};
 use towline_session::stream::ReadHeadError;
-use towline_session::tunnel_table::{Direction, TunnelGuard, TunnelTable};
+use towline_session::tunnel_table::{Direction, TunnelTable};
 use tracing::debug;
 
 use crate::config::TunnelConfig;
@@ -60,12 +60,11 @@ impl<C: Connector> StreamHandler for TunnelHandler<C> {
 
     async fn serve(&self, mut tunnel: IncomingTunnel) {
         // Before the first wait, so that the tunnel can be aborted from now on and is recorded
-        // however it ends. The record is dropped before the guard.
-        let mut guard = self.0.table.register();
-        let mut record = Record::new(&self.0.metrics);
+        // however it ends.
+        let mut record = Record::new(&self.0.metrics, self.0.table.register());
 
         // Head and connection, on the heap for as long as they take: a tunnel lives longer.
-        let local = match Box::pin(self.open(&mut tunnel, &guard, &mut record)).await {
+        let local = match Box::pin(self.open(&mut tunnel, &mut record)).await {
             Ok(local) => local,
             Err(error) => {
                 record.failed(error.clone());
@@ -84,9 +83,9 @@ impl<C: Connector> StreamHandler for TunnelHandler<C> {
             from_socket: Direction::ToClient,
             idle_timeout: self.0.config.idle_timeout,
         };
-        let reason = splice(local, Bytes::new(), stream, &mut guard, options).await;
+        let reason = splice(local, Bytes::new(), stream, record.guard_mut(), options).await;
 
-        record.closed(reason, guard.stats());
+        record.closed(reason);
     }
 
     fn tunnels(&self) -> &TunnelTable {
@@ -117,30 +116,28 @@ impl<C: Connector> TunnelHandler<C> {
     async fn open(
         &self,
         tunnel: &mut IncomingTunnel,
-        guard: &TunnelGuard,
         record: &mut Record<'_>,
     ) -> Result<C::Stream, TunnelError> {
-        let cancelled = tunnel.cancelled();
+        let (cancelled, aborted) = (tunnel.cancelled(), record.guard().aborted());
         let connected = pin!(async {
-            let limit = self.read_head(tunnel, record).await?;
-            let ask = record.ask().expect("the head was read");
+            let (ask, limit) = self.read_head(tunnel, record).await?;
             self.connect(ask, limit).await
         });
         tokio::select! {
             biased;
             connected = connected => connected,
             () = cancelled => Err(TunnelError::Cancelled),
-            code = guard.aborted() => Err(TunnelError::aborted(code)),
+            code = aborted => Err(TunnelError::aborted(code)),
         }
     }
 
-    /// Notes the head in the record, within the head timeout; returns how long the connection may
-    /// take.
-    async fn read_head(
+    /// Notes the head in the record, within the head timeout; returns what it asks for, and how long
+    /// the connection may take.
+    async fn read_head<'r>(
         &self,
         tunnel: &mut IncomingTunnel,
-        record: &mut Record<'_>,
-    ) -> Result<Duration, TunnelError> {
+        record: &'r mut Record<'_>,
+    ) -> Result<(&'r Ask, Duration), TunnelError> {
         let TunnelConfig {
             head_timeout,
             dial_timeout,
@@ -150,8 +147,8 @@ impl<C: Connector> TunnelHandler<C> {
             .await
             .map_err(|_elapsed| Refusal::from(Reason::HeadTimeout))??;
         let asked = head.deadline;
-        record.requested(head);
-        Ok(asked.map_or(dial_timeout, |asked| asked.min(dial_timeout)))
+        let limit = asked.map_or(dial_timeout, |asked| asked.min(dial_timeout));
+        Ok((record.requested(head), limit))
     }
 
     async fn connect(&self, ask: &Ask, limit: Duration) -> Result<C::Stream, TunnelError> {

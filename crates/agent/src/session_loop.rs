@@ -216,12 +216,12 @@ fn log_message(message: &Message) {
         Message::Draining(Draining { deadline_ms }) => {
             info!(deadline_ms, "server drains and opens no new tunnels");
         }
-        Message::Bye(bye) => info!(reason = bye.reason, "server announced the close"),
+        Message::Bye(bye) => info!(reason = bye.reason, "server announced its close"),
         Message::Hello(_) | Message::Welcome(_) | Message::Unknown => {}
     }
 }
 
-/// Waits for ever when there is no deadline.
+/// Waits forever when there is no deadline.
 async fn expired(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,

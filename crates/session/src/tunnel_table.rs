@@ -212,12 +212,12 @@ impl TunnelGuard {
     }
 
     /// Waits until this tunnel is told to end; returns with which code. Cancel-safe.
-    pub async fn aborted(&self) -> StreamCode {
-        poll_fn(|cx| match self.poll_abort(cx) {
+    pub fn aborted(&self) -> impl Future<Output = StreamCode> + Send + use<> {
+        let abort = Arc::clone(&self.abort);
+        poll_fn(move |cx| match abort.poll(cx) {
             Some(code) => Poll::Ready(code),
             None => Poll::Pending,
         })
-        .await
     }
 
     /// The code with which this tunnel was told to end; else the task is woken when it is told.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use towline_protocol::ask::Ask;
 use towline_protocol::head::RequestHead;
 use towline_session::splice::CloseReason;
-use towline_session::tunnel_table::TunnelStats;
+use towline_session::tunnel_table::TunnelGuard;
 use tracing::debug;
 
 use crate::metrics::AgentMetrics;
@@ -18,12 +18,11 @@ use crate::serve::TunnelError;
 #[derive(Debug)]
 pub(super) struct Record<'a> {
     metrics: &'a AgentMetrics,
+    guard: TunnelGuard,
     began: Instant,
-    /// Nothing until it was read.
-    head: Option<RequestHead>,
+    /// What is asked for; nothing until the head was read.
+    ask: Option<Ask>,
     end: End,
-    /// The payload that was moved.
-    stats: TunnelStats,
 }
 
 /// How a tunnel ended.
@@ -41,24 +40,36 @@ enum End {
 
 impl<'a> Record<'a> {
     /// The record of a tunnel that begins now.
-    pub(super) fn new(metrics: &'a AgentMetrics) -> Self {
+    pub(super) fn new(metrics: &'a AgentMetrics, guard: TunnelGuard) -> Self {
         Self {
             metrics,
+            guard,
             began: Instant::now(),
-            head: None,
+            ask: None,
             end: End::Unfinished,
-            stats: TunnelStats::default(),
         }
     }
 
-    /// The head was read.
-    pub(super) fn requested(&mut self, head: RequestHead) {
-        self.head = Some(head);
+    /// The tunnel's entry in the table.
+    pub(super) fn guard(&self) -> &TunnelGuard {
+        &self.guard
     }
 
-    /// What is asked for; nothing until the head was read.
-    pub(super) fn ask(&self) -> Option<&Ask> {
-        self.head.as_ref().map(|head| &head.ask)
+    /// The tunnel's entry in the table.
+    pub(super) fn guard_mut(&mut self) -> &mut TunnelGuard {
+        &mut self.guard
+    }
+
+    /// The head was read; returns what it asks for.
+    pub(super) fn requested(&mut self, head: RequestHead) -> &Ask {
+        // Forwarded and Traceparent are claims of the server, printable ASCII, not verified here.
+        debug!(
+            to = %head.ask,
+            forwarded = head.forwarded,
+            traceparent = head.traceparent,
+            "tunnel requested"
+        );
+        self.ask.insert(head.ask)
     }
 
     /// The tunnel ended before it carried payload.
@@ -66,10 +77,9 @@ impl<'a> Record<'a> {
         self.end = End::Failed(error);
     }
 
-    /// The tunnel ended after it had moved this payload.
-    pub(super) fn closed(mut self, reason: CloseReason, stats: TunnelStats) {
+    /// The tunnel ended after it had carried payload.
+    pub(super) fn closed(mut self, reason: CloseReason) {
         self.end = End::Closed(reason);
-        self.stats = stats;
     }
 }
 
@@ -79,16 +89,14 @@ impl Drop for Record<'_> {
             End::Failed(TunnelError::Refused(refusal)) => self.metrics.refused(refusal.reason),
             end => self.metrics.tunnel_ended(end.label()),
         }
-        // Forwarded and Traceparent are claims of the server, printable ASCII, not verified here.
-        let head = self.head.as_ref();
+        let stats = self.guard.stats();
         debug!(
-            target = head.map(|head| display(&head.ask)),
-            forwarded = head.and_then(|head| head.forwarded.as_deref()),
-            traceparent = head.and_then(|head| head.traceparent.as_deref()),
-            to_target = self.stats.to_target,
-            to_client = self.stats.to_client,
+            to = self.ask.as_ref().map(display),
+            to_target = stats.to_target,
+            to_client = stats.to_client,
             duration = ?self.began.elapsed(),
             outcome = self.end.label(),
+            reason = self.end.reason(),
             end = %self.end,
             "tunnel ended"
         );
@@ -98,6 +106,14 @@ impl Drop for Record<'_> {
 // === impl End ===
 
 impl End {
+    /// The value of the metric label `reason`, of a refusal.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Failed(TunnelError::Refused(refusal)) => Some(refusal.reason.label()),
+            _ => None,
+        }
+    }
+
     /// The value of the metric label `outcome`.
     fn label(&self) -> &'static str {
         match self {
@@ -164,8 +180,10 @@ mod tests {
             .finish();
         let mut registry = Registry::default();
         let table = TunnelTable::new(&TableConfig::default());
-        let metrics = AgentMetrics::register(&mut registry, table);
-        tracing::subscriber::with_default(subscriber, || end(Record::new(&metrics)));
+        let metrics = AgentMetrics::register(&mut registry, table.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            end(Record::new(&metrics, table.register()));
+        });
         let mut page = String::new();
         text::encode(&mut page, &registry).unwrap();
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -176,7 +194,8 @@ mod tests {
     #[track_caller]
     fn assert_recorded(outcome: &str, fields: &[&str], end: impl FnOnce(Record<'_>)) {
         let (log, page) = recorded(end);
-        assert_eq!(log.lines().count(), 1, "{log}");
+        let ends = log.lines().filter(|line| line.contains("tunnel ended"));
+        assert_eq!(ends.count(), 1, "{log}");
         let outcome_field = format!("outcome=\"{outcome}\"");
         for field in [&["tunnel ended", &outcome_field], fields].concat() {
             assert!(log.contains(field), "no {field} in {log}");
@@ -194,23 +213,23 @@ mod tests {
             ..RequestHead::new(Ask::parse("db.test:1").unwrap())
         };
         let fields = [
-            "target=db.test:1",
+            "tunnel requested to=db.test:1",
+            "tunnel ended to=db.test:1",
             "forwarded=\"for=192.0.2.1\"",
             "traceparent=\"00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01\"",
-            "to_target=8",
-            "to_client=6",
+            "to_target=0",
+            "to_client=0",
         ];
         assert_recorded("finished", &fields, |mut record| {
             record.requested(head);
-            let stats = TunnelStats {
-                to_target: 8,
-                to_client: 6,
-            };
-            record.closed(CloseReason::Finished, stats);
+            record.closed(CloseReason::Finished);
         });
 
         let refusal = Refusal::new(Reason::Refused, "dial db.test:1: connection refused");
-        let fields = ["end=dial db.test:1: connection refused"];
+        let fields = [
+            "reason=\"refused\"",
+            "end=dial db.test:1: connection refused",
+        ];
         assert_recorded("refused", &fields, |record| record.failed(refusal.into()));
 
         let fields = ["end=cancelled by the server"];
