@@ -22,7 +22,7 @@ pub struct ControlStream {
 #[derive(Debug, Error)]
 pub enum ControlStreamError {
     /// The exchange of hello and welcome took too long.
-    #[error("no greeting within the handshake timeout")]
+    #[error("no hello or welcome within the handshake timeout")]
     Timeout,
     /// The peer sent what is no message.
     #[error(transparent)]

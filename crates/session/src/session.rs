@@ -102,6 +102,11 @@ impl Session {
         }
     }
 
+    /// Whether an agent answers this before payload flows.
+    pub fn awaits_answer(&self, ask: &Ask) -> bool {
+        self.0.dialect.framing(ask.kind()) == Framing::Heads
+    }
+
     /// The next tunnel that the server asks for; `kind` is what this agent does with tunnels.
     /// Cancel-safe.
     ///
@@ -112,7 +117,8 @@ impl Session {
         Ok(IncomingTunnel::new(stream, self.0.dialect.framing(kind)))
     }
 
-    /// Opens a bare stream that counts as a tunnel, without waiting.
+    /// Opens a bare stream that counts as a tunnel, without waiting: for peers of tests, which
+    /// write heads by hand. [`Self::open_tunnel`] is for programs.
     ///
     /// # Errors
     /// [`OpenError::Full`] when the agent's grant or this end's own limit is used up,
@@ -125,7 +131,8 @@ impl Session {
         Ok(TunnelStream::new(raw, self.0.open.clone()))
     }
 
-    /// The next bare stream that the peer opens; it counts as a tunnel. Cancel-safe.
+    /// The next bare stream that the peer opens; it counts as a tunnel. For peers of tests, as
+    /// [`Self::open_stream`]. Cancel-safe.
     ///
     /// # Errors
     /// Why the session ended.

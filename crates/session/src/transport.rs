@@ -54,7 +54,7 @@ pub trait Transport: Debug + Send + Sync + 'static {
     fn stats(&self) -> TransportStats;
 }
 
-/// The name of a transport, for logs and metric labels.
+/// The name of a transport, for logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TransportKind {
     /// QUIC over UDP.
@@ -118,7 +118,7 @@ pub trait StreamIo: Debug + Send + Sync {
 // === impl TransportKind ===
 
 impl TransportKind {
-    /// The value of a metric label.
+    /// The word for it.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {

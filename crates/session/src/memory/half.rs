@@ -19,8 +19,8 @@ pub(super) struct Half {
     lost: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
-    /// Tasks that wait for a stop, or for the reader to have all of a finished half.
-    ended: Vec<Waker>,
+    /// The task that waits for a stop, or for the reader to have all of a finished half.
+    ended: Option<Waker>,
 }
 
 // === impl Half ===
@@ -36,7 +36,7 @@ impl Half {
             lost: false,
             reader: None,
             writer: None,
-            ended: Vec::new(),
+            ended: None,
         }
     }
 
@@ -103,7 +103,8 @@ impl Half {
 
     /// Says whether the half was still open.
     pub(super) fn finish(&mut self) -> bool {
-        let open = !self.lost && !self.finished && self.reset.is_none() && self.stopped.is_none();
+        // A half that the peer has stopped counts as open, as in QUIC.
+        let open = !self.lost && !self.finished && self.reset.is_none();
         if open {
             self.finished = true;
             wake(&mut self.reader);
@@ -149,7 +150,7 @@ impl Half {
         if self.lost || self.stopped.is_some() || self.reset.is_some() || self.is_delivered() {
             return Poll::Ready(());
         }
-        self.ended.push(cx.waker().clone());
+        self.ended = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -158,9 +159,7 @@ impl Half {
     }
 
     fn wake_ended(&mut self) {
-        for waker in self.ended.drain(..) {
-            waker.wake();
-        }
+        wake(&mut self.ended);
     }
 }
 
