@@ -90,6 +90,8 @@ pub struct DaemonArgs {
 pub struct ServerConfig {
     /// What belongs to the shard.
     pub shard: ShardConfig,
+    /// Client connections, and tunnels, at the same time.
+    pub max_connections: usize,
     /// Where the admin pages are.
     pub admin_listen: SocketAddr,
     /// How long live tunnels may go on after the shutdown began.
@@ -101,8 +103,6 @@ pub struct ServerConfig {
 pub struct ShardConfig {
     /// The clients' listeners.
     pub listeners: Vec<ListenConfig>,
-    /// Client connections served at the same time.
-    pub max_connections: usize,
     /// How long a client's request head may take to arrive.
     pub head_timeout: Duration,
     /// Every tunnel.
@@ -145,17 +145,16 @@ pub fn load(args: &ServeArgs) -> Result<ServerConfig, ServerConfigError> {
     let tls = TlsConfig::load(&args.tls)?;
     let listeners = args.listen.config(tls.as_ref())?;
     let drain_timeout = args.daemon.drain_timeout;
-    let max_connections = args.listen.max_connections();
     Ok(ServerConfig {
         shard: ShardConfig {
             listeners,
-            max_connections,
             head_timeout: args.frontend.head_timeout,
-            forward: args.forward.config(max_connections),
+            forward: args.forward.config(),
             admit: args.admit.config(quic.handshake_timeout, drain_timeout),
             listen_quic: args.listen_quic.config(quic)?,
             table,
         },
+        max_connections: args.listen.max_connections(),
         admin_listen: args.daemon.admin_listen,
         drain_timeout,
     })

@@ -11,6 +11,7 @@ use std::time::Duration;
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use towline_protocol::ask::Ask;
 use towline_protocol::control::AgentKind;
@@ -64,7 +65,13 @@ impl Fixture {
         Self::with(&config())
     }
 
+    /// Without an agent.
     pub(crate) fn with(config: &ForwardConfig) -> Self {
+        Self::limited(config, Semaphore::MAX_PERMITS)
+    }
+
+    /// Without an agent, and with so many tunnels at most.
+    pub(crate) fn limited(config: &ForwardConfig, max_tunnels: usize) -> Self {
         log::start();
         let mut page = MetricsRegistry::default();
         let metrics = ServerMetrics::register(&mut page);
@@ -75,6 +82,7 @@ impl Fixture {
                 config,
                 registry.clone(),
                 tunnels.clone(),
+                Arc::new(Semaphore::new(max_tunnels)),
                 Arc::clone(&metrics),
             ),
             opener: Opener::new(

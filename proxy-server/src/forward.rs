@@ -82,8 +82,6 @@ pub struct ForwardConfig {
     pub idle_timeout: Option<Duration>,
     /// Whether agents are told the clients' addresses.
     pub forwarded: bool,
-    /// Tunnels at the same time, those included that are being opened; at least 1.
-    pub max_tunnels: usize,
 }
 
 /// Turns requests into tunnels; every frontend has it in its context.
@@ -91,7 +89,7 @@ pub struct ForwardConfig {
 pub struct Forward {
     opener: Opener,
     tunnels: TunnelTable,
-    limit: Semaphore,
+    limit: Arc<Semaphore>,
     idle_timeout: Option<Duration>,
     metrics: Arc<ServerMetrics>,
 }
@@ -99,13 +97,12 @@ pub struct Forward {
 // === impl ForwardArgs ===
 
 impl ForwardArgs {
-    /// The configuration that these flags ask for, with so many tunnels.
-    pub fn config(&self, max_tunnels: usize) -> ForwardConfig {
+    /// The configuration that these flags ask for.
+    pub fn config(&self) -> ForwardConfig {
         ForwardConfig {
             dial_timeout: self.dial_timeout,
             idle_timeout: self.idle_timeout,
             forwarded: !self.no_forwarded,
-            max_tunnels,
         }
     }
 }
@@ -119,7 +116,6 @@ impl Default for ForwardConfig {
             dial_timeout: Duration::from_secs(10),
             idle_timeout: None,
             forwarded: true,
-            max_tunnels: 65_536,
         }
     }
 }
@@ -127,11 +123,13 @@ impl Default for ForwardConfig {
 // === impl Forward ===
 
 impl Forward {
-    /// Serves requests with the sessions of `registry`; tunnels are registered in `tunnels`.
+    /// Serves requests with the sessions of `registry`; tunnels are registered in `tunnels`, and
+    /// each takes a permit of `limit`.
     pub fn new(
         config: &ForwardConfig,
         registry: Registry,
         tunnels: TunnelTable,
+        limit: Arc<Semaphore>,
         metrics: Arc<ServerMetrics>,
     ) -> Arc<Self> {
         let opener = Opener::new(
@@ -143,7 +141,7 @@ impl Forward {
         Arc::new(Self {
             opener,
             tunnels,
-            limit: Semaphore::new(config.max_tunnels.min(Semaphore::MAX_PERMITS)),
+            limit,
             idle_timeout: config.idle_timeout,
             metrics,
         })

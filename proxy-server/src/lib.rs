@@ -36,6 +36,8 @@ pub mod admit;
 
 pub mod metrics;
 
+mod limits;
+
 pub mod shard;
 
 pub mod server;

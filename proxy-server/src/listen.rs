@@ -59,7 +59,8 @@ pub struct ListenArgs {
     #[arg(value_parser = mode)]
     pub unix_mode: u32,
 
-    /// Client connections, and tunnels, served at the same time; accepting pauses beyond.
+    /// Client connections served at the same time; accepting pauses beyond. As many tunnels may be
+    /// open; a request beyond gets 503.
     ///
     /// Lower it to bound memory and file descriptors.
     #[arg(

@@ -1,4 +1,4 @@
-//! The process: admin pages, readiness and the order of the shutdown, around one shard.
+//! The process: limits, admin pages, readiness and the order of the shutdown, around one shard.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +15,7 @@ use towline_service::telemetry::TelemetryGuard;
 use tracing::info;
 
 use crate::config::ServerConfig;
+use crate::limits::Limits;
 use crate::metrics::{self, ServerMetrics};
 use crate::shard::{Shard, ShardError};
 
@@ -53,7 +54,8 @@ pub fn bind(config: &ServerConfig, log: Option<&TelemetryGuard>) -> Result<Bound
         log.register(&mut registry);
     }
     let metrics = ServerMetrics::register(&mut registry);
-    let shard = Shard::bind(&config.shard, metrics)?;
+    let limits = Limits::new(config.max_connections);
+    let shard = Shard::bind(&config.shard, &limits, metrics)?;
     registry
         .sub_registry_with_prefix(metrics::PREFIX)
         .register_collector(Box::new(shard.collector()));

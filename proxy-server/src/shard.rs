@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use towline_protocol::code::{SessionCode, StreamCode};
 use towline_quic::endpoint::EndpointError;
@@ -22,6 +21,7 @@ use crate::admit::quic::QuicAgents;
 use crate::config::ShardConfig;
 use crate::forward::Forward;
 use crate::frontend::ServeContext;
+use crate::limits::Limits;
 use crate::listen::ListenError;
 use crate::listener::Address;
 use crate::metrics::ServerMetrics;
@@ -74,14 +74,22 @@ impl Shard {
     ///
     /// # Errors
     /// Which flag is at fault, and why.
-    pub fn bind(config: &ShardConfig, metrics: Arc<ServerMetrics>) -> Result<Self, ShardError> {
+    pub(crate) fn bind(
+        config: &ShardConfig,
+        limits: &Limits,
+        metrics: Arc<ServerMetrics>,
+    ) -> Result<Self, ShardError> {
         let registry = Registry::default();
         let admission =
             Admission::new(config.admit.clone(), registry.clone(), Arc::clone(&metrics));
         let agents = Arc::new(QuicAgents::bind(&config.listen_quic, Arc::new(admission))?);
-        let permits = Arc::new(Semaphore::new(config.max_connections));
-        let bind =
-            |listener| BoundListener::bind(listener, Arc::clone(&permits), Arc::clone(&metrics));
+        let bind = |listener| {
+            BoundListener::bind(
+                listener,
+                Arc::clone(&limits.connections),
+                Arc::clone(&metrics),
+            )
+        };
         let listeners = config
             .listeners
             .iter()
@@ -94,6 +102,7 @@ impl Shard {
                 &config.forward,
                 registry.clone(),
                 tunnels.clone(),
+                Arc::clone(&limits.tunnels),
                 Arc::clone(&metrics),
             ),
             tasks: Tasks::new(),
@@ -202,15 +211,21 @@ impl RunningShard {
         // 3. Agents are told to connect elsewhere; each session closes with its last tunnel.
         registry.close();
         // 4. Live tunnels may finish.
-        let live = tunnels.stats().live;
-        info!(tunnels = live, deadline = ?drain_timeout, "draining");
+        let stats = tunnels.stats();
+        info!(
+            tunnels = stats.open,
+            pending = stats.live - stats.open,
+            deadline = ?drain_timeout,
+            "draining"
+        );
         if !drain
             .finish_within(drain_timeout, context.tasks.emptied())
             .await
         {
             // 5. What is left is reset or refused, and recorded.
-            let cut = tunnels.abort_all(StreamCode::Draining);
-            warn!(cut, "drain deadline passed, tunnels were reset");
+            let cut = tunnels.stats().open;
+            let refused = tunnels.abort_all(StreamCode::Draining) - cut;
+            warn!(cut, refused, "drain deadline passed, tunnels were reset");
             if !context.tasks.finish_within(CLOSE_TIMEOUT).await {
                 context.tasks.abort_all();
             }

@@ -12,6 +12,7 @@ use proxy_server::metrics::ServerMetrics;
 use proxy_server::registry::Registry;
 use proxy_server::request::{ClientAddress, ClientInfo};
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 use towline_service::shutdown::DrainWatch;
 use towline_service::tasks::Tasks;
 use towline_session::args::TableConfig;
@@ -27,6 +28,7 @@ async fn a_connection_is_small() {
         &ForwardConfig::default(),
         Registry::default(),
         TunnelTable::new(&TableConfig::default()),
+        Arc::new(Semaphore::new(1)),
         metrics,
     );
     let context = ServeContext {

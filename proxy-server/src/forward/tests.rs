@@ -212,10 +212,7 @@ async fn a_client_that_does_not_take_its_answer_has_left_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tunnel_beyond_the_limit_is_refused() {
-    let fixture = Fixture::with(&ForwardConfig {
-        max_tunnels: 2,
-        ..config()
-    });
+    let fixture = Fixture::limited(&config(), 2);
     let _session = fixture.agent(AgentKind::Connect);
     let open = tunnel(&fixture, Behavior::Plain).await;
     // A tunnel that is being opened counts too.

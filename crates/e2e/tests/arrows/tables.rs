@@ -35,8 +35,9 @@ pub(crate) const MODULES: &str = "
   proxy-server:
     main -> cli config server
     cli -> config
-    server -> config metrics shard
-    shard -> accept admit config forward frontend listen listener metrics registry
+    server -> config limits metrics shard
+    shard -> accept admit config forward frontend limits listen listener metrics registry
+    limits ->
     config -> admit forward frontend listen listener
     admit -> accept metrics registry
     accept -> frontend listen listener metrics request
