@@ -48,7 +48,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
     CMD ["/usr/local/bin/proxy-server", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/proxy-server"]
 
-# === proxy-agent: dials out, listens to nobody but the probes ===
+# === proxy-agent: dials out, listens for probes only ===
 FROM base AS proxy-agent
 LABEL org.opencontainers.image.title="proxy-agent" \
       org.opencontainers.image.description="Dials a proxy-server and the targets that its clients ask for"

@@ -166,6 +166,7 @@ impl Admission {
                 let entry = Arc::clone(registration.entry());
                 info!(agent = %entry.agent.id, session = %entry.id,
                     kind = ?entry.agent.kind, dialect = ?session.dialect(),
+                    transport = session.transport().label(),
                     identity = session.identity().name(),
                     version = hello.as_ref().map(|hello| &*hello.version),
                     max_streams = hello.as_ref().map(|hello| hello.max_streams),
@@ -239,17 +240,20 @@ impl Admission {
     /// Waits for the session's end; once it drains, ends it with its last tunnel.
     async fn wait(&self, entry: &SessionEntry, mut control: Option<ControlStream>) -> SessionError {
         let session = &entry.session;
-        let mut draining = false;
+        let (mut draining, mut leaving) = (false, false);
         loop {
             tokio::select! {
                 why = session.closed() => return why,
                 message = next_message(&mut control) => match message {
                     Ok(Message::Draining(_)) if !draining => {
-                        info!("the agent drains");
+                        info!("agent drains and takes no new tunnels");
                         draining = true;
                         entry.drain();
                     }
-                    Ok(Message::Bye(bye)) => info!(reason = bye.reason, "the agent leaves"),
+                    Ok(Message::Bye(bye)) if !leaving => {
+                        leaving = true;
+                        info!(reason = bye.reason, "agent announced its close");
+                    }
                     // Further messages change nothing, however often they come.
                     Ok(message) => debug!(?message, "message from the agent"),
                     Err(error) => {

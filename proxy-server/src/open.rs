@@ -139,13 +139,14 @@ impl Opener {
     ) -> Result<Opened, Refusal> {
         let began = Instant::now();
         let opened = entry.session.open_tunnel(ask, context, deadline).await;
-        let from_agent = opened.as_ref().err().is_none_or(|refusal| {
-            !matches!(
-                refusal.reason,
-                Reason::AgentTimeout | Reason::AgentLost | Reason::Overload
-            )
-        });
-        if from_agent {
+        let answered = entry.session.awaits_answer(ask)
+            && opened.as_ref().err().is_none_or(|refusal| {
+                !matches!(
+                    refusal.reason,
+                    Reason::AgentTimeout | Reason::AgentLost | Reason::Overload
+                )
+            });
+        if answered {
             self.metrics.answered(began.elapsed());
         }
         opened.map(|stream| Opened { entry, stream })

@@ -188,7 +188,10 @@ async fn a_stopping_agent_lets_its_tunnels_finish() {
             reasons.lines().any(|line| line == "shutdown: draining"),
             "{reasons}"
         );
-        chain.server.event("the agent drains", |_| true).await;
+        chain
+            .server
+            .event("agent drains and takes no new tunnels", |_| true)
+            .await;
         let refused = client::connect(chain.proxy, chain.witness.target.address).await;
         assert_eq!(refused.unwrap().1.status, 503);
         echoes(&mut live).await;
@@ -232,7 +235,10 @@ async fn the_other_agent_serves_while_one_drains() {
         admin::is_ready(other.admin().await).await;
 
         chain.agent.terminate().await;
-        chain.server.event("the agent drains", |_| true).await;
+        chain
+            .server
+            .event("agent drains and takes no new tunnels", |_| true)
+            .await;
         for _ in 0..20 {
             finish(chain.tunnel().await).await;
         }

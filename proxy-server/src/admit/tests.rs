@@ -172,11 +172,15 @@ async fn what_is_no_hello_closes_the_session() {
     let long = vec![b' '; control::MAX_LINE + 1];
     // What is written, whether the stream ends then, and the words of the close.
     let table: [(Option<&[u8]>, bool, &str); 7] = [
-        (None, false, "no greeting within the handshake timeout"),
+        (
+            None,
+            false,
+            "no hello or welcome within the handshake timeout",
+        ),
         (
             Some(b"{\"type\":\"hello\""),
             false,
-            "no greeting within the handshake timeout",
+            "no hello or welcome within the handshake timeout",
         ),
         (
             Some(b"GET / HTTP/1.1\r\n"),
@@ -344,7 +348,7 @@ async fn further_messages_change_nothing() {
     let events = take_events();
     let left = events
         .iter()
-        .find(|event| event.field("message") == "the agent leaves");
+        .find(|event| event.field("message") == "agent announced its close");
     assert_eq!(left.unwrap().field("reason"), "I leave");
 }
 

@@ -1,4 +1,6 @@
 //! What an HTTP client sees of a refusal: its status and the headers that the status requires.
+//!
+//! The table may differ from that of agents' answers on the wire, which legacy servers pass on.
 
 use towline_protocol::head::refusal_response;
 use towline_protocol::refusal::{Reason, Refusal};
@@ -30,7 +32,20 @@ pub(super) fn response(refusal: &Refusal) -> Vec<u8> {
         Reason::Method => "Allow: CONNECT\r\n".to_owned(),
         Reason::Unauthenticated => "Proxy-Authenticate: Basic realm=\"towline\"\r\n".to_owned(),
         Reason::NoAgent => format!("Retry-After: {RETRY_AFTER_SECS}\r\n"),
-        _ => String::new(),
+        Reason::BadRequest
+        | Reason::HeadTooLarge
+        | Reason::HeadTimeout
+        | Reason::Forbidden
+        | Reason::Denied
+        | Reason::Dns
+        | Reason::Refused
+        | Reason::Unreachable
+        | Reason::DialTimeout
+        | Reason::AgentTimeout
+        | Reason::AgentLost
+        | Reason::Overload
+        | Reason::Loop
+        | Reason::Internal => String::new(),
     };
     refusal_response(status(refusal.reason), &headers, refusal, "proxy-server")
 }

@@ -83,7 +83,7 @@ func (l streamListener) Accept() (net.Conn, error) {
 	return streamConn{stream, l.session}, nil
 }
 
-// Close leaves the session to its keeper, which closes it when serving has ended.
+// Close leaves the session to its owner, which closes it when serving has ended.
 func (l streamListener) Close() error { return nil }
 
 func (l streamListener) Addr() net.Addr { return l.session.LocalAddr() }

@@ -11,7 +11,7 @@ import (
 //
 // The dialect knows no half-close: the first end, in either direction, closes the socket and
 // finishes the stream's sending side. The receiving side is never cancelled, so a peer that goes
-// on sending fills a window nobody reads. A peer of this dialect has to live with both.
+// on sending fills a window that is not read. A peer of this dialect has to live with both.
 func Pipe(socket io.ReadWriteCloser, stream quic.Stream) {
 	var once sync.Once
 	end := func() {
