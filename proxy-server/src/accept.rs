@@ -23,7 +23,8 @@ pub(crate) trait Accept: Send + Sync {
     /// A connection that was accepted.
     type Item: Send;
 
-    /// The next connection. Cancel-safe.
+    /// The next connection. Dropped only when accepting ends: a connection that waits for a permit
+    /// then is closed.
     fn accept(&self) -> impl Future<Output = Result<Self::Item, AcceptError>> + Send;
 }
 
