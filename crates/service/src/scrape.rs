@@ -56,15 +56,6 @@ impl<S, N> Clone for MetricDesc<S, N> {
 
 impl<S, N> Copy for MetricDesc<S, N> {}
 
-// === impl Kind ===
-
-impl Kind {
-    /// [`Kind::Counter`] when the value only grows.
-    pub fn of(grows: bool) -> Self {
-        if grows { Self::Counter } else { Self::Gauge }
-    }
-}
-
 // === impl Scrape ===
 
 impl<'a> Scrape<'a> {
