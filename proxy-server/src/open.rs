@@ -93,25 +93,18 @@ impl Opener {
             match answered {
                 Some((_, Ok(opened))) => return Ok(opened),
                 Some((is_first, Err(refusal))) => {
-                    let about_target = !refusal.reason.retryable();
-                    if is_first && about_target {
+                    if is_first && !refusal.reason.retryable() {
                         return Err(refusal);
                     }
                     last = Some(more_telling(last, refusal));
-                    // No further session is asked about a target that an agent has refused, but
-                    // the first one keeps its time.
-                    if last.as_ref().is_some_and(|last| !last.reason.retryable()) {
-                        if attempts.is_empty() {
-                            break;
-                        }
-                        continue;
-                    }
                 }
                 None => second_ask = None,
             }
-            let next = (tried.len() < MAX_ATTEMPTS && Instant::now() < deadline)
-                .then(|| self.choose(&request.ask, &tried))
-                .flatten();
+            // No further session is asked about a target that an agent has refused, but the first
+            // one keeps its time.
+            let refused = last.as_ref().is_some_and(|last| !last.reason.retryable());
+            let may_ask = !refused && tried.len() < MAX_ATTEMPTS && Instant::now() < deadline;
+            let next = may_ask.then(|| self.choose(&request.ask, &tried)).flatten();
             if let Some(entry) = next {
                 debug!(session = %entry.id, refusal = last.as_ref().map(ToString::to_string),
                     "asking another session");
