@@ -81,7 +81,6 @@ pub(crate) async fn accept_loop<A: Accept>(
 pub struct BoundListener {
     listener: Listener,
     permits: Arc<Semaphore>,
-    metrics: Arc<ServerMetrics>,
     context: Arc<ListenerContext>,
 }
 
@@ -125,12 +124,11 @@ impl BoundListener {
         let context = Arc::new(ListenerContext {
             frontend: Arc::clone(config.frontend()),
             name: name.into(),
-            metrics: Arc::clone(&metrics),
+            metrics,
         });
         Ok(Self {
             listener,
             permits,
-            metrics,
             context,
         })
     }
@@ -156,7 +154,7 @@ impl BoundListener {
             let serve = Arc::clone(&self.context).serve(client, Arc::clone(&context));
             context.tasks.spawn("client", serve);
         };
-        accept_loop(&self, self.name(), &self.metrics, &stop, serve).await;
+        accept_loop(&self, self.name(), &self.context.metrics, &stop, serve).await;
     }
 }
 
@@ -176,12 +174,12 @@ impl Accept for BoundListener {
         let permit = match Arc::clone(permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_none_left) => {
-                self.metrics.accept_paused();
+                self.context.metrics.accept_paused();
                 let permit = Arc::clone(permits).acquire_owned().await;
                 permit.expect("the semaphore is never closed")
             }
         };
-        self.metrics.connected();
+        self.context.metrics.connected();
         Ok(Client { accepted, permit })
     }
 }
