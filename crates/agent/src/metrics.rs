@@ -12,10 +12,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use towline_metrics::{PATH_METRICS, SESSION_METRICS, TUNNEL_METRICS};
+use towline_metrics::{PATH_METRICS, SESSION_METRICS, SOCKET_METRICS, TUNNEL_METRICS};
 use towline_protocol::refusal::Reason;
-use towline_quic::endpoint::SocketBuffers;
-use towline_service::scrape::{Kind, MetricDesc, Scrape};
+use towline_service::scrape::{Kind, Scrape, float};
 use towline_session::session::SessionStats;
 use towline_session::tunnel_table::TunnelTable;
 
@@ -29,22 +28,6 @@ pub(crate) const PREFIX: &str = "towline_agent";
 
 /// One label; its value is one of a closed set.
 type Label = [(&'static str, &'static str); 1];
-
-/// Of the UDP socket of each session that has one of its own.
-const SOCKET_METRICS: [MetricDesc<SocketBuffers>; 2] = [
-    MetricDesc {
-        name: "udp_receive_buffer_bytes",
-        help: "UDP receive buffer that the kernel gave",
-        kind: Kind::Gauge,
-        read: |buffers| float(buffers.receive),
-    },
-    MetricDesc {
-        name: "udp_send_buffer_bytes",
-        help: "UDP send buffer that the kernel gave",
-        kind: Kind::Gauge,
-        read: |buffers| float(buffers.send),
-    },
-];
 
 /// The metrics that are counted at each event; clones share them.
 #[derive(Debug, Clone)]
@@ -187,12 +170,8 @@ pub(crate) fn encode_servers(
     let buffers =
         || sessions().filter_map(|(labels, stats)| Some((labels, stats.transport.socket_buffers?)));
     for desc in &SOCKET_METRICS {
-        scrape.metric_family::<Labels, _>(desc, buffers())?;
+        let sizes = buffers().map(|(labels, buffers)| (labels, float((desc.read)(&buffers))));
+        scrape.family::<Labels>(desc.kind, (desc.name, desc.help), sizes)?;
     }
     Ok(())
-}
-
-/// Buffers beyond 4 GiB do not exist.
-fn float(bytes: usize) -> f64 {
-    f64::from(u32::try_from(bytes).unwrap_or(u32::MAX))
 }

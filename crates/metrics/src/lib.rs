@@ -4,6 +4,7 @@
 //! A crate of its own, because `towline-session` and `towline-service` do not know each other, and
 //! servers and agents must name the same figures alike.
 
+use towline_quic::endpoint::SocketBuffers;
 use towline_quic::stats::PathStats;
 use towline_service::scrape::Kind::{Counter, Gauge};
 use towline_service::scrape::{MetricDesc, float};
@@ -61,6 +62,22 @@ pub const PATH_METRICS: [MetricDesc<PathStats>; 7] = [
         help: "UDP payload received from the peer",
         kind: Counter,
         read: |path| float(path.received_bytes),
+    },
+];
+
+/// Of each UDP socket.
+pub const SOCKET_METRICS: [MetricDesc<SocketBuffers, u64>; 2] = [
+    MetricDesc {
+        name: "udp_receive_buffer_bytes",
+        help: "UDP receive buffer that the kernel gave",
+        kind: Gauge,
+        read: |buffers| u64::try_from(buffers.receive).unwrap_or(u64::MAX),
+    },
+    MetricDesc {
+        name: "udp_send_buffer_bytes",
+        help: "UDP send buffer that the kernel gave",
+        kind: Gauge,
+        read: |buffers| u64::try_from(buffers.send).unwrap_or(u64::MAX),
     },
 ];
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use towline_metrics::{PATH_METRICS, SESSION_METRICS, TUNNEL_METRICS};
+use towline_metrics::{PATH_METRICS, SESSION_METRICS, SOCKET_METRICS, TUNNEL_METRICS};
 use towline_quic::endpoint::SocketBuffers;
 use towline_service::scrape::Scrape;
 use towline_service::tasks::Tasks;
@@ -50,17 +50,9 @@ impl Collector for StateCollector {
         )?;
         let panics = self.clients.panics() + self.agents.panics();
         scrape.counter("panics", "Tasks that ended in a panic: a bug", panics)?;
-        let (receive, send) = (self.buffers.receive, self.buffers.send);
-        scrape.gauge(
-            "udp_receive_buffer_bytes",
-            "UDP receive buffer that the kernel gave",
-            receive,
-        )?;
-        scrape.gauge(
-            "udp_send_buffer_bytes",
-            "UDP send buffer that the kernel gave",
-            send,
-        )?;
+        for desc in &SOCKET_METRICS {
+            scrape.metric(desc, &self.buffers)?;
+        }
         let stats: Vec<_> = sessions
             .iter()
             .map(|entry| (labels(entry), entry.session.stats()))
